@@ -1,0 +1,1 @@
+"""The house: what the product is. Knows neither FastAPI nor Temporal."""

@@ -1,0 +1,78 @@
+"""One error family: every way the house says no, with its HTTP status and whether trying again can help."""
+
+from typing import ClassVar
+
+
+class AppError(Exception):
+    """Base of every refusal.
+
+    `detail` is one readable sentence without secrets; `retryable` says whether time can heal it.
+    """
+
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class BadRequest(AppError):
+    """The request is well-formed but means something that cannot be done (400)."""
+
+    status = 400
+
+
+class Unauthorized(AppError):
+    """No key, or one that is unknown, revoked or expired (401)."""
+
+    status = 401
+
+
+class Forbidden(AppError):
+    """The caller is known and may not do this (403)."""
+
+    status = 403
+
+
+class NotFound(AppError):
+    """No such thing, or another tenant's (404)."""
+
+    status = 404
+
+
+class Conflict(AppError):
+    """It exists already or changed meanwhile (409)."""
+
+    status = 409
+
+
+class TooLarge(AppError):
+    """Over a size limit (413)."""
+
+    status = 413
+
+
+class Invalid(AppError):
+    """A value has the wrong shape or is out of range (422)."""
+
+    status = 422
+
+
+class RejectedFile(AppError):
+    """A dropped file cannot be read; `detail` is the reason its owner sees (422)."""
+
+    status = 422
+
+
+class Unavailable(AppError):
+    """Something the house stands on does not answer now (503); trying again later helps."""
+
+    status = 503
+    retryable = True
+
+
+class Misconfigured(AppError):
+    """The installation is set up wrongly; `detail` names the setting or command that mends it (500)."""
+
+    status = 500

@@ -1,0 +1,292 @@
+"""The nouns on the wire, and the caller. Shapes, defaults and ranges as in the API reference."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+
+MAX_METADATA_BYTES = 32 * 1024
+MAX_TEXT_CHARACTERS = 10_000
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who is asking now: the tenant, and the key as the agent's identity."""
+
+    tenant_id: UUID
+    key_id: UUID | None
+    label: str | None = None
+    read_only: bool = False
+    is_main: bool = False
+    is_admin: bool = False
+
+
+def _without_nul(value: object) -> object:
+    # Postgres text cannot hold NUL; it never means anything in text.
+    return value.replace("\x00", "") if isinstance(value, str) else value
+
+
+def _storable_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (UnicodeEncodeError, ValueError) as error:
+        raise ValueError("metadata must be plain JSON: finite numbers and valid Unicode") from error
+    if len(encoded) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata is {len(encoded)} bytes of JSON; the limit is {MAX_METADATA_BYTES}")
+    if b"\\u0000" in encoded:
+        raise ValueError("metadata must not contain NUL characters")
+    return value
+
+
+def _valid_unicode(value: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError("text holds a lone surrogate, which is not valid Unicode") from error
+    return value
+
+
+def _no_control(value: str) -> str:
+    if "/" in value or any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise ValueError("a collection name has no '/' and no control characters")
+    return value
+
+
+def _utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _iso(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+Unicode = AfterValidator(_valid_unicode)
+NoNul = BeforeValidator(_without_nul)
+CollectionName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128), AfterValidator(_no_control), Unicode
+]
+Text = Annotated[
+    str, NoNul, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS), Unicode
+]
+Category = Annotated[str, NoNul, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), Unicode]
+Source = Annotated[str, NoNul, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), Unicode]
+ContainerTag = Annotated[str, NoNul, StringConstraints(min_length=1, max_length=128), Unicode]
+Sequence = Annotated[str, NoNul, StringConstraints(min_length=1, max_length=128), Unicode]
+Position = Annotated[int, Field(ge=-(2**31), le=2**31 - 1, strict=True)]
+Importance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_storable_metadata)]
+Timestamp = Annotated[datetime, AfterValidator(_utc), PlainSerializer(_iso, return_type=str, when_used="json")]
+
+
+class CollectionCreate(BaseModel):
+    name: CollectionName
+    description: Annotated[str, NoNul, Field(max_length=10_000), Unicode] | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class CollectionUpdate(BaseModel):
+    """Partial: only the fields that are sent change; `metadata` is replaced whole."""
+
+    description: Annotated[str, NoNul, Field(max_length=10_000), Unicode] | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class Collection(BaseModel):
+    id: UUID
+    name: str
+    description: str | None
+    metadata: dict[str, Any]
+    memory_count: int
+    restricted: bool
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class Author(BaseModel):
+    """Which agent wrote it: the key's id and label."""
+
+    id: UUID | None
+    label: str | None
+
+
+class MemoryFile(BaseModel):
+    """A stored file of a memory; `url` works for an hour."""
+
+    url: str
+    filename: str
+    content_type: str
+    size: int
+
+
+class MemoryCreate(BaseModel):
+    text: Text
+    importance: Importance = 0.7
+    category: Category = "other"
+    source: Source = "api"
+    metadata: Metadata = Field(default_factory=dict)
+    container_tag: ContainerTag | None = None
+    sequence: Sequence | None = None
+    position: Position | None = None
+    expires_at: Timestamp | None = None
+
+
+class MemoryPatch(BaseModel):
+    """Partial: only the fields that are sent change; `metadata` is replaced whole; null clears where it may."""
+
+    text: Text | None = None
+    importance: Importance | None = None
+    category: Category | None = None
+    metadata: Metadata | None = None
+    sequence: Sequence | None = None
+    position: Position | None = None
+    expires_at: Timestamp | None = None
+
+
+class Memory(BaseModel):
+    id: UUID
+    collection: str
+    text: str
+    importance: float
+    category: str
+    source: str
+    metadata: dict[str, Any]
+    container_tag: str | None
+    images: list[MemoryFile]
+    pinned: bool
+    archived: bool
+    created_by: Author
+    type: str | None
+    is_latest: bool
+    sequence: str | None
+    position: int | None
+    external_id: str | None
+    version: int
+    valid_from: Timestamp
+    valid_to: Timestamp | None
+    superseded_by: UUID | None
+    expires_at: Timestamp | None
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class BulkCreated(BaseModel):
+    created: int
+    ids: list[UUID]
+    memories: list[Memory]
+
+
+class MemoryFilter(BaseModel):
+    """What a listing shows."""
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    container_tag: str | None = None
+    category: str | None = None
+    include_archived: bool = False
+    include_superseded: bool = False
+
+
+class SearchRequest(BaseModel):
+    query: Annotated[
+        str, NoNul, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS), Unicode
+    ]
+    limit: Annotated[int, Field(ge=1, le=50)] = 5
+    min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.3
+    mode: Literal["hybrid", "vector", "text"] = "hybrid"
+    category: Category | None = None
+    metadata_filter: Metadata | None = None
+    container_tag: ContainerTag | None = None
+    include_archived: bool = False
+
+
+class SearchHit(Memory):
+    """A memory with how well it answers: `score` 0-1, and each arm's part of it."""
+
+    score: float
+    vector_score: float | None
+    text_score: float | None
+
+
+class SearchResponse(BaseModel):
+    results: list[SearchHit]
+    query_embedding_ms: float
+    search_ms: float
+    cached: bool = False
+
+
+class FileRefused(BaseModel):
+    """A file that was not taken in at all."""
+
+    filename: str
+    reason: str
+
+
+class DropOptions(BaseModel):
+    """What every memory of one drop gets besides its text."""
+
+    model_config = ConfigDict(frozen=True)
+
+    container_tag: ContainerTag | None = None
+    category: Category = "other"
+    importance: Importance = 0.7
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class DropResult(BaseModel):
+    filename: str
+    status: Literal["ok", "failed", "duplicate"]
+    memory_ids: list[UUID]
+    chunks: int
+    preview: str | None
+    note: str | None = None
+    error: str | None = None
+
+
+class DropResponse(BaseModel):
+    """Answer of a drop that was waited for."""
+
+    stored: int
+    failed: int
+    duplicates: int = 0
+    results: list[DropResult]
+
+
+class DropAccepted(BaseModel):
+    """Answer of a drop that goes on in the background."""
+
+    batch_id: UUID
+    queued: int
+    failed: int
+    errors: list[FileRefused]
+
+
+class BatchFile(BaseModel):
+    filename: str
+    status: Literal["queued", "processing", "done", "failed"]
+    memory_ids: list[UUID]
+    chunks: int
+    note: str | None
+    error: str | None
+
+
+class BatchProgress(BaseModel):
+    batch_id: UUID
+    collection: str
+    total: int
+    done: int
+    failed: int
+    pending: int
+    complete: bool
+    created_at: Timestamp
+    files: list[BatchFile]
+
+
+class NewTenant(BaseModel):
+    """The only time a key is shown."""
+
+    tenant_id: UUID
+    email: str
+    api_key: str

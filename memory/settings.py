@@ -1,0 +1,63 @@
+"""The only place that reads the environment: every setting of the product, once, frozen."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings by environment variable or `.env` in the working folder; names as in the README's table."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    rememberos_data: Path = Field(default_factory=lambda: user_data_path("rememberos"))
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8000, ge=0, le=65535)
+
+    database_url: SecretStr | None = None
+    database_owner_url: SecretStr | None = None
+
+    temporal_address: str | None = None
+    temporal_namespace: str = "default"
+    temporal_ui_port: int = Field(default=8233, ge=0, le=65535)
+
+    public_base_url: str | None = None
+    encryption_key: SecretStr | None = None
+
+    s3_endpoint_url: str | None = None
+    s3_bucket: str | None = None
+    s3_region: str = "auto"
+    s3_access_key: SecretStr | None = None
+    s3_secret_key: SecretStr | None = None
+
+    embedding_provider: Literal["local", "openai"] = "local"
+    embedding_base_url: str | None = None
+    embedding_model: str | None = None
+    embedding_api_key: SecretStr | None = None
+    embedding_compute_type: Literal["int8", "float32"] = "int8"
+
+    ocr_engine: Literal["auto", "tesseract", "rapidocr", "off"] = "auto"
+
+    admin_emails: Annotated[frozenset[str], NoDecode] = frozenset()
+    bootstrap_email: str | None = None
+    bootstrap_key: SecretStr | None = None
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] | None = None
+
+    @field_validator("admin_emails", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return frozenset(part.strip().lower() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def api_url(self) -> str:
+        """Address under which clients reach the API, without a trailing slash."""
+        return (self.public_base_url or f"http://{self.api_host}:{self.api_port}").rstrip("/")
