@@ -1,0 +1,1 @@
+"""The cellar: Postgres. The only SQL of the project."""

@@ -1,0 +1,77 @@
+"""Connections and transactions: the tenant of each transaction is set here, and here alone is committed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from pgvector.psycopg import register_vector
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlmodel import Session
+
+from memory.errors import Unavailable
+
+# A generic plan ignores how large a tenant is and costs a small one a hundredfold; times travel as UTC.
+_OPTIONS = "-c plan_cache_mode=force_custom_plan -c timezone=UTC"
+_WAIT_FOR_CONNECTION_SECONDS = 5
+
+
+class Database:
+    """The app role's connections to one Postgres. Postgres allows about 100 of them, so a pool is small and shared."""
+
+    def __init__(self, url: str, *, pool_size: int = 20) -> None:
+        self._engine = _engine(url, pool_size)
+
+    @contextmanager
+    def transaction(self, tenant_id: UUID) -> Iterator[Session]:
+        """One use case of one tenant: commits at the end, rolls back on any error. Raises Unavailable."""
+        with self._session() as session:
+            session.execute(text("select set_config('app.tenant', :tenant, true)"), {"tenant": str(tenant_id)})
+            yield session
+
+    @contextmanager
+    def across(self) -> Iterator[Session]:
+        """No tenant: only the functions that answer across tenants, and tables that belong to none, show anything."""
+        with self._session() as session:
+            yield session
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        try:
+            # Objects stay readable after the commit: store functions give schemas, and nothing reloads behind them.
+            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except PoolTimeoutError as error:
+            raise Unavailable("the database is busy; try again in a moment") from error
+        except (OperationalError, InterfaceError) as error:
+            raise Unavailable("the database does not answer") from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise Unavailable("the database does not answer") from error
+            raise
+
+
+def _engine(url: str, pool_size: int) -> Engine:
+    engine = create_engine(
+        url.replace("postgresql://", "postgresql+psycopg://", 1),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=_WAIT_FOR_CONNECTION_SECONDS,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={"options": _OPTIONS, "connect_timeout": _WAIT_FOR_CONNECTION_SECONDS},
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: psycopg.Connection[Any], _record: object) -> None:
+        # Looks the types up once per connection; the transaction it opens must not stay open.
+        register_vector(connection)
+        connection.rollback()
+
+    return engine

@@ -1,0 +1,85 @@
+"""Bringing a database up to date: roles, both histories, the embedding model. Runs as owner, never as the app."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from psycopg import sql
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from memory.errors import Misconfigured, Unavailable
+from memory.ports import EmbeddingModel
+
+APP_ROLE = "rememberos_app"
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK = 0x72656D656D  # any constant of our own: two migrations at once wait for one another
+_HISTORIES = ("platform", "tenant")
+
+
+def migrate(owner_url: str, app_url: str, model: EmbeddingModel) -> None:
+    """Upgrades the schema in one transaction. Raises Misconfigured, Unavailable."""
+    password = _app_password(app_url)
+    engine = create_engine(owner_url.replace("postgresql://", "postgresql+psycopg://", 1), hide_parameters=True)
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            connection.execute(text("set local lock_timeout = '10s'"))
+            schema = connection.execute(text("select current_schema()")).scalar_one()
+            # Functions take their search path from here: our schema, and temporary objects last.
+            connection.execute(text(f'set local search_path = "{schema}", pg_temp'))
+            connection.execute(text("create extension if not exists vector"))
+            _make_roles(connection, password)
+            for history in _HISTORIES:
+                _upgrade(connection, history)
+            _register(connection, model)
+    except OperationalError as error:
+        raise Unavailable(
+            "the database does not answer or refuses the owner's login; see DATABASE_OWNER_URL"
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def _app_password(app_url: str) -> str:
+    parts = urlsplit(app_url)
+    if parts.username != APP_ROLE or not parts.password:
+        raise Misconfigured(f"DATABASE_URL must log in as {APP_ROLE} with a password; migrate makes that role")
+    return unquote(parts.password)
+
+
+def _make_roles(connection: Connection, password: str) -> None:
+    raw = connection.connection.driver_connection
+    if not isinstance(raw, psycopg.Connection):
+        raise TypeError("migrations run over psycopg")
+    # Encrypted here, so that the server's log never holds it.
+    encrypted = raw.pgconn.encrypt_password(password.encode(), APP_ROLE.encode(), b"scram-sha-256").decode()
+    for role, login in ((APP_ROLE, "login"), ("search_reader", "nologin")):
+        if raw.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone() is None:
+            raw.execute(sql.SQL("create role {} " + login).format(sql.Identifier(role)))
+    raw.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(APP_ROLE), sql.Literal(encrypted)))
+    raw.execute("grant search_reader to current_user with set true, inherit false")
+
+
+def _upgrade(connection: Connection, history: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("version_locations", str(_MIGRATIONS / history / "versions"))
+    config.set_main_option("path_separator", "newline")
+    config.attributes.update(connection=connection, version_table=f"{history}_version")
+    command.upgrade(config, "head")
+
+
+def _register(connection: Connection, model: EmbeddingModel) -> None:
+    # The first model of a database is its own; changing it later is a re-embedding, never a migration.
+    connection.execute(
+        text(
+            """
+            insert into embedding_models (name, dimensions, is_current)
+            select :name, :dimensions, true where not exists (select from embedding_models)
+            """
+        ),
+        {"name": model.name, "dimensions": model.dimensions},
+    )

@@ -1,0 +1,223 @@
+"""The tables as Python sees them; the migrations are their truth, and a test compares the two.
+
+Two metadata sets: what stays on the platform, and what lies next to the memories (a tenant may bring its own
+Postgres for the latter). No foreign key crosses from one to the other.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pgvector.sqlalchemy import HALFVEC, SPARSEVEC
+from sqlalchemy import DateTime, LargeBinary, MetaData
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlmodel import Field, SQLModel
+
+Time = DateTime(timezone=True)
+
+
+class PlatformTable(SQLModel):
+    metadata = MetaData()
+
+
+class TenantTable(SQLModel):
+    metadata = MetaData()
+
+
+class TenantRow(PlatformTable, table=True):
+    __tablename__ = "tenants"
+
+    id: UUID = Field(primary_key=True)
+    name: str
+    email: str
+    tier: str
+    is_admin: bool
+    created_at: datetime = Field(sa_type=Time)
+
+
+class KeyRow(PlatformTable, table=True):
+    __tablename__ = "keys"
+
+    tenant_id: UUID = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)
+    hash: bytes = Field(sa_type=LargeBinary)
+    prefix: str
+    label: str | None
+    read_only: bool
+    is_main: bool
+    created_at: datetime = Field(sa_type=Time)
+    expires_at: datetime | None = Field(sa_type=Time)
+    last_used_at: datetime | None = Field(sa_type=Time)
+    revoked_at: datetime | None = Field(sa_type=Time)
+
+
+class EmbeddingModelRow(TenantTable, table=True):
+    """Which models made the vectors of this database; one is current. Not a tenant's row."""
+
+    __tablename__ = "embedding_models"
+
+    id: int = Field(primary_key=True)
+    name: str
+    dimensions: int
+    is_current: bool
+
+
+class CollectionRow(TenantTable, table=True):
+    __tablename__ = "collections"
+
+    tenant_id: UUID = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)
+    name: str
+    description: str | None
+    details: dict[str, Any] = Field(sa_type=JSONB, sa_column_kwargs={"name": "metadata"})
+    created_at: datetime = Field(sa_type=Time)
+    updated_at: datetime = Field(sa_type=Time)
+
+
+class MemoryRow(TenantTable, table=True):
+    __tablename__ = "memories"
+
+    tenant_id: UUID = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)
+    collection_id: UUID
+    text: str
+    importance: float
+    category: str
+    source: str
+    details: dict[str, Any] = Field(sa_type=JSONB, sa_column_kwargs={"name": "metadata"})
+    container_tag: str | None
+    type: str | None
+    is_latest: bool
+    version: int
+    sequence: str | None
+    position: int | None
+    external_id: str | None
+    valid_from: datetime = Field(sa_type=Time)
+    valid_to: datetime | None = Field(sa_type=Time)
+    superseded_by: UUID | None
+    superseded_reason: str | None
+    created_by: UUID | None
+    created_by_label: str | None
+    pinned: bool
+    archived: bool
+    expires_at: datetime | None = Field(sa_type=Time)
+    created_at: datetime = Field(sa_type=Time)
+    updated_at: datetime = Field(sa_type=Time)
+
+
+class MemoryVersionRow(TenantTable, table=True):
+    """What a memory said before its text was changed; readable as history, never searched."""
+
+    __tablename__ = "memory_versions"
+
+    tenant_id: UUID = Field(primary_key=True)
+    memory_id: UUID = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    text: str
+    valid_from: datetime = Field(sa_type=Time)
+    valid_to: datetime = Field(sa_type=Time)
+    reason: str | None
+    changed_by: UUID | None
+    changed_by_label: str | None
+
+
+class MemoryVectorRow(TenantTable, table=True):
+    """The narrow table that exact scans read. `segment` null: in no index yet."""
+
+    __tablename__ = "memory_vectors"
+
+    tenant_id: UUID = Field(primary_key=True)
+    memory_id: UUID = Field(primary_key=True)
+    model_id: int = Field(primary_key=True)
+    collection_id: UUID
+    embedding: Any = Field(sa_type=HALFVEC)
+    segment: int | None
+
+
+class MemoryTermsRow(TenantTable, table=True):
+    """What text search reads: lexemes to find by, and their BM25 weights to rank by."""
+
+    __tablename__ = "memory_terms"
+
+    tenant_id: UUID = Field(primary_key=True)
+    memory_id: UUID = Field(primary_key=True)
+    collection_id: UUID
+    tsv: Any = Field(sa_type=TSVECTOR)
+    lexical: Any = Field(sa_type=SPARSEVEC(1048576))
+
+
+class CollectionStatisticsRow(TenantTable, table=True):
+    """How many memories the term statistics of a large collection were counted over, and when."""
+
+    __tablename__ = "collection_statistics"
+
+    tenant_id: UUID = Field(primary_key=True)
+    collection_id: UUID = Field(primary_key=True)
+    documents: int
+    sampled: int
+    refreshed_at: datetime = Field(sa_type=Time)
+
+
+class CollectionTermRow(TenantTable, table=True):
+    """In how many of the sampled memories a lexeme stands."""
+
+    __tablename__ = "collection_terms"
+
+    tenant_id: UUID = Field(primary_key=True)
+    collection_id: UUID = Field(primary_key=True)
+    lexeme: str = Field(primary_key=True)
+    documents: int
+
+
+class BatchRow(TenantTable, table=True):
+    """One drop: where its files go and what their memories get besides text."""
+
+    __tablename__ = "batches"
+
+    tenant_id: UUID = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)
+    collection_id: UUID | None
+    collection: str
+    container_tag: str | None
+    category: str
+    importance: float
+    source: str
+    details: dict[str, Any] = Field(sa_type=JSONB, sa_column_kwargs={"name": "metadata"})
+    created_by: UUID | None
+    created_by_label: str | None
+    created_at: datetime = Field(sa_type=Time)
+    touched_at: datetime = Field(sa_type=Time)
+    completed_at: datetime | None = Field(sa_type=Time)
+
+
+class FileRow(TenantTable, table=True):
+    """One stored file, with its way through the batch that brought it."""
+
+    __tablename__ = "files"
+
+    tenant_id: UUID = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)
+    batch_id: UUID | None
+    ordinal: int
+    filename: str
+    content_type: str
+    size: int
+    sha256: bytes = Field(sa_type=LargeBinary)
+    key: str | None
+    status: str
+    chunks: int
+    note: str | None
+    error: str | None
+    created_at: datetime = Field(sa_type=Time)
+    updated_at: datetime = Field(sa_type=Time)
+
+
+class MemoryFileRow(TenantTable, table=True):
+    """Which files a memory carries, in order."""
+
+    __tablename__ = "memory_files"
+
+    tenant_id: UUID = Field(primary_key=True)
+    memory_id: UUID = Field(primary_key=True)
+    file_id: UUID = Field(primary_key=True)
+    position: int
