@@ -85,12 +85,12 @@ class EmbeddedPostgres:
 
     def start(self) -> None:
         """Brings the server up on this folder, made if it is new. Raises Misconfigured, Unavailable."""
-        self.prepare()
-        with (self.folder / "server.log").open("ab") as log:
-            self._child = subprocess.Popen(
-                self.command(), env=self.environment(), stdout=log, stderr=log, start_new_session=True
-            )
         try:
+            self.prepare()
+            with (self.folder / "server.log").open("ab") as log:
+                self._child = subprocess.Popen(
+                    self.command(), env=self.environment(), stdout=log, stderr=log, start_new_session=True
+                )
             self.wait_ready(lambda: self._child is not None and self._child.poll() is None)
             self.ensure_database()
         except BaseException:
