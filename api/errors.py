@@ -1,0 +1,106 @@
+"""How a refusal leaves the house: every error answer is JSON with a readable `detail` string."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import structlog
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from memory.errors import AppError
+
+_SHOWN_ERRORS = 100
+_SHOWN_CHARACTERS = 300
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class ErrorAnswer(BaseModel):
+    """Body of every refusal."""
+
+    detail: str
+
+
+class ValidationError(BaseModel):
+    """One thing that is wrong with the request, and where."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class HTTPValidationError(BaseModel):
+    """Body of a 422: one sentence, and the list it was made from."""
+
+    detail: str
+    errors: list[ValidationError]
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorAnswer, "description": "No key, or one that is unknown, revoked or expired"},
+    403: {"model": ErrorAnswer, "description": "This key may not do this"},
+    404: {"model": ErrorAnswer, "description": "No such thing"},
+    422: {"model": HTTPValidationError, "description": "Wrong shape or out of range"},
+}
+
+
+def internal_error(request_id: str) -> JSONResponse:
+    """The answer to something unforeseen: nothing of it but the number under which the log has it."""
+    return _answer(500, {"detail": f"Something went wrong on our side. The log has it under request {request_id}."})
+
+
+async def _refusal(_: Request, error: AppError) -> JSONResponse:
+    if error.status >= 500:
+        log.warning("refused", status=error.status, reason=error.detail)
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    body: dict[str, Any] = {"detail": encodable(error.detail)}
+    if error.status == 422:
+        body["errors"] = []
+    return _answer(error.status, body, headers)
+
+
+async def _http_refusal(_: Request, error: HTTPException) -> JSONResponse:
+    return _answer(error.status_code, {"detail": encodable(str(error.detail))}, dict(error.headers or {}))
+
+
+async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+    shown = [_shown(one) for one in error.errors()[:_SHOWN_ERRORS]]
+    return _answer(422, {"detail": _sentence(shown, len(error.errors())), "errors": shown})
+
+
+def _answer(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(body, status_code=status, headers=headers)
+
+
+def _shown(error: dict[str, Any]) -> dict[str, Any]:
+    """Without `input` and `ctx`: they repeat what was sent, which may be secret, huge or not JSON at all."""
+    loc = [part if isinstance(part, int) else encodable(str(part))[:_SHOWN_CHARACTERS] for part in error["loc"]]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "json_invalid":
+        message = f"the body is not valid JSON: {error.get('ctx', {}).get('error', 'cannot be read')}"
+    return {"type": error["type"], "loc": loc, "msg": encodable(message)[:_SHOWN_CHARACTERS]}
+
+
+def _sentence(errors: Sequence[dict[str, Any]], total: int) -> str:
+    first = errors[0]
+    message = first["msg"]
+    if first["type"] != "json_invalid":
+        where, *field = first["loc"]
+        message = f"{'.'.join(map(str, field)) or where}: {message[:1].lower()}{message[1:]}"
+    return f"{message} (and {total - 1} more)" if total > 1 else message
+
+
+def encodable(text: str) -> str:
+    """`text` with lone surrogates, which no UTF-8 answer can carry, replaced."""
+    return text.encode("utf-8", "replace").decode()
+
+
+# One per family; what none of them knows ends in `middleware.Failures`.
+HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
+    AppError: _refusal,
+    RequestValidationError: _invalid_request,
+    HTTPException: _http_refusal,
+}

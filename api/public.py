@@ -1,0 +1,41 @@
+"""Routes that need no key: liveness, the explorer, signed links to stored files."""
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+router = APIRouter(tags=["misc"])
+
+_ASSETS = "/api-explorer"
+# The page may load nothing from elsewhere, so it works the same without an internet connection.
+_EXPLORER_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self' {api}; frame-ancestors 'none'"
+)
+
+
+@router.get("/v1/memory/health")
+async def health() -> dict[str, str]:
+    """Liveness: answers whenever the process lives, and needs no thread, database or Temporal for it."""
+    return {"status": "healthy"}
+
+
+def mount_explorer(app: FastAPI, *, api_url: str) -> None:
+    """The explorer page and its assets, which the package `fastapi-offline` carries."""
+    page = get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title=f"{app.title}: explorer",
+        swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js",
+        swagger_css_url=f"{_ASSETS}/swagger-ui.css",
+        swagger_favicon_url=f"{_ASSETS}/favicon.png",
+        # Otherwise Swagger UI sends the specification's address to a validator on the internet.
+        swagger_ui_parameters={"validatorUrl": None},
+    )
+    page.headers["Content-Security-Policy"] = _EXPLORER_POLICY.format(api=api_url)
+
+    @app.get("/api-explorer.html", include_in_schema=False)
+    async def explorer() -> HTMLResponse:
+        return page
+
+    app.mount(_ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]), name="explorer assets")
