@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from ctranslate2 import Encoder
-from tokenizers import Tokenizer
 
 from memory.adapters import minilm
 from memory.errors import Misconfigured, Unavailable
@@ -36,7 +35,7 @@ class LocalEmbedder(Embedder):
         self._lock = threading.Lock()
         self._encoder: Encoder | None = None
         self._folder = minilm.model_folder()
-        self._tokenizer = load_tokenizer(self._folder)
+        self._tokenizer = minilm.load_tokenizer(self._folder)
         self._pool = ThreadPoolExecutor(self._bulk_threads, thread_name_prefix="embed")
 
     @property
@@ -106,14 +105,6 @@ class LocalEmbedder(Embedder):
 
     def _open(self, folder: Path) -> Encoder:
         return Encoder(str(folder), compute_type=self._compute_type, inter_threads=self._threads, intra_threads=1)
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The model's own tokenizer. Its file pads and cuts to 128 tokens, which is not what the model was made for."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
 
 
 def batches_of(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> list[list[int]]:

