@@ -79,7 +79,9 @@ def _shown(error: dict[str, Any]) -> dict[str, Any]:
     """Without `input` and `ctx`: they repeat what was sent, which may be secret, huge or not JSON at all."""
     loc = [part if isinstance(part, int) else encodable(str(part))[:_SHOWN_CHARACTERS] for part in error["loc"]]
     message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "json_invalid":
+    if error["type"] == "model_attributes_type":
+        message = "Input should be a JSON object"
+    elif error["type"] == "json_invalid":
         message = f"the body is not valid JSON: {error.get('ctx', {}).get('error', 'cannot be read')}"
     return {"type": error["type"], "loc": loc, "msg": encodable(message)[:_SHOWN_CHARACTERS]}
 
