@@ -1,14 +1,25 @@
 """The nouns on the wire, and the caller. Shapes, defaults and ranges as in the API reference."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    StringConstraints,
+)
 
 MAX_METADATA_BYTES = 32 * 1024
+MAX_METADATA_DEPTH = 64
 MAX_TEXT_CHARACTERS = 10_000
 
 
@@ -29,15 +40,29 @@ def _without_nul(value: object) -> object:
     return value.replace("\x00", "") if isinstance(value, str) else value
 
 
+def _refuse_unstorable(value: object, depth: int = 1) -> None:
+    # Much deeper, and what is stored can no longer be read: the serializer of answers stops at 255 levels.
+    if depth > MAX_METADATA_DEPTH:
+        raise ValueError(f"metadata is nested more than {MAX_METADATA_DEPTH} levels deep")
+    if isinstance(value, str) and "\x00" in value:
+        raise ValueError("metadata must not contain NUL characters")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_unstorable(key, depth)
+            _refuse_unstorable(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_unstorable(inner, depth + 1)
+
+
 def _storable_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    _refuse_unstorable(value)
     try:
         encoded = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (UnicodeEncodeError, ValueError) as error:
         raise ValueError("metadata must be plain JSON: finite numbers and valid Unicode") from error
     if len(encoded) > MAX_METADATA_BYTES:
         raise ValueError(f"metadata is {len(encoded)} bytes of JSON; the limit is {MAX_METADATA_BYTES}")
-    if b"\\u0000" in encoded:
-        raise ValueError("metadata must not contain NUL characters")
     return value
 
 
@@ -113,12 +138,25 @@ class Author(BaseModel):
 
 
 class MemoryFile(BaseModel):
-    """A stored file of a memory; `url` works for an hour."""
+    """A stored file of a memory; `url` works for an hour and is made when the memory is read."""
 
-    url: str
+    url: str = ""
     filename: str
     content_type: str
     size: int
+    # Where the object lies; never shown.
+    _key: str | None = PrivateAttr(default=None)
+
+    @classmethod
+    def stored(cls, key: str | None, filename: str, content_type: str, size: int) -> "MemoryFile":
+        """As the store knows it, without a link yet."""
+        file = cls(filename=filename, content_type=content_type, size=size)
+        file._key = key
+        return file
+
+    def linked(self, link: Callable[[str, str, str], str]) -> "MemoryFile":
+        """With a link made by `link(key, filename, content_type)`; a file whose object is gone keeps none."""
+        return self.model_copy(update={"url": link(self._key, self.filename, self.content_type) if self._key else ""})
 
 
 class MemoryCreate(BaseModel):
@@ -183,8 +221,8 @@ class MemoryFilter(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-    container_tag: str | None = None
-    category: str | None = None
+    container_tag: Annotated[str, NoNul, Unicode] | None = None
+    category: Annotated[str, NoNul, Unicode] | None = None
     include_archived: bool = False
     include_superseded: bool = False
 

@@ -14,6 +14,8 @@ from sqlmodel import Session
 
 from memory.errors import Unavailable
 
+__all__ = ["Database", "Session"]
+
 # A generic plan ignores how large a tenant is and costs a small one a hundredfold; times travel as UTC.
 _OPTIONS = "-c plan_cache_mode=force_custom_plan -c timezone=UTC"
 _WAIT_FOR_CONNECTION_SECONDS = 5

@@ -36,9 +36,7 @@ def migrate(owner_url: str, app_url: str, model: EmbeddingModel) -> None:
                 _upgrade(connection, history)
             _register(connection, model)
     except OperationalError as error:
-        raise Unavailable(
-            "the database does not answer or refuses the owner's login; see DATABASE_OWNER_URL"
-        ) from error
+        raise Unavailable("the database does not answer or refuses the owner: see DATABASE_OWNER_URL") from error
     finally:
         engine.dispose()
 

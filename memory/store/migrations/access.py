@@ -9,9 +9,8 @@ def isolate(table: str, *, tenant: str = "tenant_id") -> None:
     """Row-level security in FORCE mode: the app role works within the transaction's tenant or sees nothing."""
     op.execute(f"alter table {table} enable row level security")
     op.execute(f"alter table {table} force row level security")
-    op.execute(
-        f"create policy tenant on {table} to rememberos_app using ({tenant} = {TENANT}) with check ({tenant} = {TENANT})"
-    )
+    own = f"{tenant} = {TENANT}"
+    op.execute(f"create policy tenant on {table} to rememberos_app using ({own}) with check ({own})")
     # Without it a back-filling migration would change no row and say nothing.
     op.execute(f"create policy upkeep on {table} to current_user using (true) with check (true)")
     op.execute(f"grant select, insert, update, delete on {table} to rememberos_app")

@@ -1,0 +1,137 @@
+"""Memories: what agents and people tell the house, and its fate."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from memory.collections import remove_objects
+from memory.embedding import Embedding
+from memory.errors import BadRequest, Invalid, NotFound
+from memory.ports import ObjectStore
+from memory.schemas import Author, Caller, Memory, MemoryCreate, MemoryFilter, MemoryPatch
+from memory.statistics import Statistics
+from memory.store import collections, files, memories
+from memory.store.database import Database
+from memory.store.memories import NewMemory
+
+FILE_LINK_SECONDS = 3600
+_NEVER_NULL = frozenset({"text", "importance", "category", "metadata"})
+
+
+class Memories:
+    """Create, read, change and delete memories."""
+
+    def __init__(self, database: Database, embedding: Embedding, objects: ObjectStore, statistics: Statistics) -> None:
+        self._database = database
+        self._embedding = embedding
+        self._objects = objects
+        self._statistics = statistics
+
+    def create(self, caller: Caller, collection: str, wanted: MemoryCreate) -> Memory:
+        """Stores one memory; the collection is made when it is missing. Raises Unavailable."""
+        return self.create_many(caller, collection, [wanted])[0]
+
+    def create_many(self, caller: Caller, collection: str, wanted: Sequence[MemoryCreate]) -> list[Memory]:
+        """Stores all or none, in one embed batch; answers in input order. Raises Unavailable."""
+        vectors = self._embedding.embed([item.text for item in wanted])
+        new = [
+            NewMemory(id=uuid4(), vector=vector, **item.model_dump())
+            for item, vector in zip(wanted, vectors, strict=True)
+        ]
+        model_id = self._embedding.model_id
+        with self._database.transaction(caller.tenant_id) as session:
+            collection_id = collections.ensure(session, caller.tenant_id, collection)
+            memories.insert(
+                session,
+                caller.tenant_id,
+                collection_id,
+                new,
+                model_id=model_id,
+                author=_author(caller),
+                now=datetime.now(UTC),
+            )
+            stored = memories.find_many(session, [memory.id for memory in new])
+        self._statistics.changed(caller.tenant_id, collection_id)
+        return stored
+
+    def page(self, caller: Caller, collection: str, wanted: MemoryFilter) -> tuple[list[Memory], int]:
+        """A page, pinned first, then newest, and how many there are; an unknown collection is empty."""
+        with self._database.transaction(caller.tenant_id) as session:
+            collection_id = collections.find_id(session, collection)
+            if collection_id is None:
+                return [], 0
+            found, total = memories.listed(session, collection_id, wanted)
+        return [linked(memory, self._objects) for memory in found], total
+
+    def get(self, caller: Caller, collection: str, memory_id: UUID) -> Memory:
+        """Raises NotFound, also for an expired one and under another collection's path."""
+        with self._database.transaction(caller.tenant_id) as session:
+            memory = _known(memories.find(session, collection, memory_id))
+        return linked(memory, self._objects)
+
+    def patch(self, caller: Caller, collection: str, memory_id: UUID, wanted: MemoryPatch) -> Memory:
+        """Sets the fields that were sent; a changed text is embedded anew and the old one kept as history.
+
+        Raises NotFound, BadRequest when there is nothing to change, Invalid for a null where none may be, Unavailable.
+        """
+        changes = wanted.model_dump(exclude_unset=True)
+        for name in sorted(_NEVER_NULL & changes.keys()):
+            if changes[name] is None:
+                raise Invalid(f"{name} must not be null")
+        text = changes.get("text")
+        with self._database.transaction(caller.tenant_id) as session:
+            before = _known(memories.find(session, collection, memory_id))
+            if not changes:
+                raise BadRequest("nothing to change: send at least one field of a memory")
+        vector = None if text is None or text == before.text else self._embedding.embed([text])[0]
+        with self._database.transaction(caller.tenant_id) as session:
+            before = _known(memories.find(session, collection, memory_id, for_update=True))
+            if text is not None and text != before.text:
+                # Another PATCH may have changed the text since: then the vector is made while the row waits.
+                vector = self._embedding.embed([text])[0] if vector is None else vector
+                collection_id = collections.ensure(session, caller.tenant_id, collection)
+                memories.keep_version(session, caller.tenant_id, memory_id, author=_author(caller))
+                memories.write_vectors(
+                    session,
+                    caller.tenant_id,
+                    collection_id,
+                    [(memory_id, vector)],
+                    model_id=self._embedding.model_id,
+                )
+                memories.write_terms(session, caller.tenant_id, collection_id, [(memory_id, text)])
+            memories.update(session, memory_id, changes)
+            after = _known(memories.find(session, collection, memory_id))
+        return linked(after, self._objects)
+
+    def delete(self, caller: Caller, collection: str, memory_id: UUID) -> None:
+        """Removes the memory and the files that only it carried. Raises NotFound."""
+        with self._database.transaction(caller.tenant_id) as session:
+            _known(memories.find(session, collection, memory_id))
+            collection_id = collections.find_id(session, collection)
+            held = files.hold_of_memories(session, [memory_id])
+            memories.delete(session, [memory_id])
+            keys = files.release(session, held)
+        remove_objects(self._objects, keys)
+        if collection_id is not None:
+            self._statistics.changed(caller.tenant_id, collection_id)
+
+
+def linked(memory: Memory, objects: ObjectStore) -> Memory:
+    """The memory with links to its files that work for an hour."""
+    if not memory.images:
+        return memory
+
+    def link(key: str, filename: str, content_type: str) -> str:
+        return objects.url(key, filename=filename, content_type=content_type, seconds=FILE_LINK_SECONDS)
+
+    return memory.model_copy(update={"images": [file.linked(link) for file in memory.images]})
+
+
+def _author(caller: Caller) -> Author:
+    return Author(id=caller.key_id, label=caller.label)
+
+
+def _known(memory: Memory | None) -> Memory:
+    if memory is None:
+        raise NotFound("no such memory in this collection")
+    return memory

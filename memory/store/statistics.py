@@ -1,0 +1,113 @@
+"""Term statistics of collections: what inverse document frequency is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from memory.store import lexemes
+
+_SAMPLE = 10_000
+
+
+@dataclass(frozen=True)
+class TermCounts:
+    """`documents`: how many memories; `holding`: in how many of them each lexeme stands (sampled ones scaled up)."""
+
+    documents: float
+    holding: dict[str, float]
+
+
+def query_lexemes(session: Session, query: str) -> list[str]:
+    """What a query looks for: its stemmed lexemes and its exact terms."""
+    stemmed = session.execute(
+        text("select unnest(tsvector_to_array(to_tsvector('english', :query)))"), {"query": lexemes.searchable(query)}
+    )
+    return [*stemmed.scalars(), *lexemes.exact_terms(query)]
+
+
+def count(session: Session, collection_ids: Sequence[UUID], wanted: Sequence[str]) -> TermCounts:
+    """Counts for the lexemes over these collections: kept ones where they are kept, the others counted now."""
+    kept = session.execute(
+        text(
+            """
+            select s.collection_id, s.documents, s.sampled,
+                   (select jsonb_object_agg(t.lexeme, t.documents) from collection_terms t
+                    where t.tenant_id = s.tenant_id and t.collection_id = s.collection_id
+                      and t.lexeme = any (:lexemes)) as terms
+            from collection_statistics s where s.collection_id = any (:collection_ids)
+            """
+        ),
+        {"lexemes": list(wanted), "collection_ids": list(collection_ids)},
+    ).all()
+    documents = 0.0
+    holding = dict.fromkeys(wanted, 0.0)
+    for row in kept:
+        documents += row.documents
+        for lexeme, sampled in (row.terms or {}).items():
+            holding[lexeme] += sampled * row.documents / row.sampled
+    uncounted = list(set(collection_ids) - {row.collection_id for row in kept})
+    if uncounted:
+        documents += count_documents(session, uncounted)
+        rows = session.execute(
+            text("select * from count_terms(cast(:terms as tsquery[]), :collection_ids)"),
+            {"terms": [lexemes.quoted(lexeme) for lexeme in wanted], "collection_ids": uncounted},
+        )
+        for row in rows:
+            holding[wanted[row.ordinal - 1]] += row.documents
+    return TermCounts(documents, holding)
+
+
+def count_documents(session: Session, collection_ids: Sequence[UUID]) -> int:
+    counted: int = session.execute(
+        text("select count(*) from memory_terms where collection_id = any (:collection_ids)"),
+        {"collection_ids": list(collection_ids)},
+    ).scalar_one()
+    return counted
+
+
+def kept_documents(session: Session, collection_id: UUID) -> int | None:
+    """How many memories the kept statistics speak of; None when none are kept."""
+    kept: int | None = session.execute(
+        text("select documents from collection_statistics where collection_id = :id"), {"id": collection_id}
+    ).scalar_one_or_none()
+    return kept
+
+
+def refresh(session: Session, tenant_id: UUID, collection_id: UUID, documents: int) -> None:
+    """Counts the terms of at most 10,000 memories of the collection anew and keeps the result."""
+    values = {"tenant_id": tenant_id, "collection_id": collection_id, "documents": documents}
+    # Taken first: two processes that refresh at once go one after the other.
+    session.execute(
+        text(
+            """
+            insert into collection_statistics (tenant_id, collection_id, documents, sampled, refreshed_at)
+            values (:tenant_id, :collection_id, :documents, least(:documents, :sample), now())
+            on conflict (tenant_id, collection_id) do update
+            set documents = excluded.documents, sampled = excluded.sampled, refreshed_at = excluded.refreshed_at
+            """
+        ),
+        {**values, "sample": _SAMPLE},
+    )
+    session.execute(text("delete from collection_terms where collection_id = :collection_id"), values)
+    session.execute(
+        text(
+            """
+            insert into collection_terms (tenant_id, collection_id, lexeme, documents)
+            select :tenant_id, :collection_id, lexeme, count(*)
+            from (select tsv from memory_terms where collection_id = :collection_id limit :sample) as sampled,
+                 unnest(tsvector_to_array(tsv)) as lexeme
+            group by lexeme
+            """
+        ),
+        {**values, "sample": _SAMPLE},
+    )
+
+
+def forget(session: Session, collection_id: UUID) -> None:
+    """Drops what is kept: a collection that has become small is counted live."""
+    values = {"id": collection_id}
+    session.execute(text("delete from collection_terms where collection_id = :id"), values)
+    session.execute(text("delete from collection_statistics where collection_id = :id"), values)
