@@ -22,7 +22,7 @@ class CollectionDeleted(BaseModel):
 @router.get("/v1/memory/collections", response_model=list[schemas.Collection])
 def list_collections(caller: Reader, services: Services, limit: Limit = 50, offset: Offset = 0) -> Response:
     """Your collections with memory counts; their number in `X-Total-Count`."""
-    found, total = services.collections.list(caller, limit=limit, offset=offset)
+    found, total = services.collections.page(caller, limit=limit, offset=offset)
     return answer_list(_many, found, total)
 
 

@@ -48,7 +48,7 @@ def list_memories(
     caller: Reader, services: Services, collection: Collection, wanted: Annotated[MemoryFilter, Query()]
 ) -> Response:
     """Pinned first, then newest first; their number in `X-Total-Count`."""
-    found, total = services.memories.list(caller, collection, wanted)
+    found, total = services.memories.page(caller, collection, wanted)
     return answer_list(_many, found, total)
 
 
