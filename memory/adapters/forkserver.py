@@ -1,0 +1,222 @@
+"""The warm process that forks one limited, isolated child for each request; `guard.py` starts it and talks to it.
+
+Run as `python -m memory.adapters.forkserver WORK CONTROL PARENT`: WORK is `module:function`, CONTROL the number of an
+inherited socket, PARENT the process that must outlive it. The function takes the file and the request and returns the
+answer's bytes.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import resource
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from memory.errors import RejectedFile
+
+Work = Callable[[BinaryIO, dict[str, Any]], bytes]
+
+DONE, REFUSED = b"+", b"-"
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+
+
+@dataclass
+class _Running:
+    caller: socket.socket
+    deadline: float
+    folder: str
+    timed_out: bool = False
+
+
+class Server:
+    """Forks a child per request, ends it at its deadline, and answers each caller with how its child ended."""
+
+    def __init__(self, control: socket.socket, work: Work) -> None:
+        self._control = control
+        self._work = work
+        self._running: dict[int, _Running] = {}
+        self._woken, self._wake = socket.socketpair()
+        for end in (self._woken, self._wake):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+
+    def serve(self) -> None:
+        """Returns once the control socket is closed, with every child ended."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._control, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            self._control.sendall(b"ready")
+            try:
+                while self._take_events(selector):
+                    self._end_overdue()
+                    self._reap()
+            finally:
+                for pid in self._running:
+                    _kill(pid)
+
+    def _take_events(self, selector: selectors.BaseSelector) -> bool:
+        nearest = min((running.deadline for running in self._running.values()), default=None)
+        timeout = None if nearest is None else max(0.0, nearest - time.monotonic())
+        ready = {key.fileobj for key, _ in selector.select(timeout)}
+        if self._woken in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._woken.recv(4096)
+        if self._control in ready:
+            # One byte at a time, so that two requests never arrive as one message.
+            message, descriptors, _, _ = socket.recv_fds(self._control, 1, 3)
+            if not message:
+                return False
+            self._start(*descriptors)
+        return True
+
+    def _start(self, caller_fd: int, source_fd: int, result_fd: int) -> None:
+        caller = socket.socket(fileno=caller_fd)
+        with caller.makefile("rb") as lines:
+            request = json.loads(lines.readline())
+        folder = tempfile.mkdtemp(prefix="file-")
+        pid = os.fork()
+        if pid == 0:
+            # Every other caller must see its socket close when its own child is done.
+            for other in (self._control, self._woken, self._wake, caller, *(r.caller for r in self._running.values())):
+                other.close()
+            _run_child(self._work, request, folder, source_fd, result_fd)
+        os.close(source_fd)
+        os.close(result_fd)
+        self._running[pid] = _Running(caller, time.monotonic() + request["limits"]["wall_seconds"], folder)
+
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        for pid, running in self._running.items():
+            if running.deadline <= now:
+                running.timed_out = True
+                running.deadline = now + 5
+                _kill(pid)
+
+    def _reap(self) -> None:
+        for pid in list(self._running):
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                continue
+            # What the child started ends with it; its number is taken until it is waited for, so this hits nobody else.
+            _kill(pid)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            running = self._running.pop(pid)
+            shutil.rmtree(running.folder, ignore_errors=True)
+            with running.caller, contextlib.suppress(OSError):
+                running.caller.sendall(json.dumps({"code": code, "timed_out": running.timed_out}).encode())
+
+
+def _kill(pid: int) -> None:
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+def _run_child(work: Work, request: dict[str, Any], folder: str, source_fd: int, result_fd: int) -> None:
+    """The child's whole life; never returns."""
+    code = 1
+    try:
+        server = os.getppid()
+        os.setsid()
+        die_with(server)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
+        tempfile.tempdir = folder
+        os.environ["TMPDIR"] = folder
+        os.chdir(folder)
+        _limit(request["limits"])
+        with open(source_fd, "rb") as source, open(result_fd, "wb") as result:
+            result.write(_answer(work, source, request))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _answer(work: Work, source: BinaryIO, request: dict[str, Any]) -> bytes:
+    try:
+        return DONE + work(source, request)
+    except RejectedFile as error:
+        reason = error.detail
+    except MemoryError:
+        reason = "it needs more memory to read than one file may use"
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except Exception as error:  # noqa: BLE001 - whatever a reader raises on a hostile file, it is that file's failure
+        # The type alone: a message may quote the file.
+        reason = f"it is damaged or not what it seems to be ({type(error).__name__})"
+    return REFUSED + reason.encode()
+
+
+def _limit(limits: dict[str, int]) -> None:
+    if sys.platform == "linux":
+        # The warm process is large already; the limit is what reading this one file may add.
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        address_space = pages * resource.getpagesize() + limits["memory_bytes"]
+        resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
+    # The hard limit is a second later: the first signal can still be told from other kills.
+    resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_seconds"], limits["cpu_seconds"] + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits["result_bytes"], limits["result_bytes"]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+
+
+def die_with(parent: int) -> None:
+    """Ends this process when `parent` does, also when `parent` is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def isolate() -> None:
+    """Takes the network and the way to more rights away, as far as the kernel lets us."""
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if libc.unshare(_CLONE_NEWNET) == 0:
+        return
+    user, group = os.geteuid(), os.getegid()
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
+        # Without the maps the process would be nobody to everything that asks for its name.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+            Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+
+
+def main(arguments: list[str]) -> None:
+    """Isolates itself, loads the work and serves until the control socket closes."""
+    work_name, control_fd, parent = arguments
+    isolate()
+    die_with(int(parent))
+    # Ctrl-C in a terminal reaches the whole group; the parent decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with socket.socket(fileno=int(control_fd)) as control:
+        control.set_inheritable(False)
+        module, function = work_name.split(":")
+        work: Work = getattr(importlib.import_module(module), function)
+        # Keeps the collector from touching, and so copying, the pages that the children share.
+        gc.freeze()
+        Server(control, work).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

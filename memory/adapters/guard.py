@@ -1,0 +1,183 @@
+"""Runs work on files of strangers in limited child processes of a warm fork server: the caller survives any file."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import memory
+from memory.adapters import forkserver
+from memory.errors import RejectedFile, Unavailable
+
+_START_SECONDS = 120
+_ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "PYTHONUTF8": "1",
+    "DO_NOT_TRACK": "1",
+    "UNSTRUCTURED_DISABLE_NOTICE": "1",
+    "OMP_NUM_THREADS": "1",
+    "OMP_THREAD_LIMIT": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one child may use. Memory is what it may add to the warm process it is forked from."""
+
+    memory_bytes: int = 1024**3
+    cpu_seconds: int = 60
+    wall_seconds: int = 90
+    result_bytes: int = 64 * 1024**2
+
+
+class Guard:
+    """Hands files to one fork server, at most `concurrency` at once; the others wait. Safe to call from many threads.
+
+    `work` names the function as `module:function`; it gets the open file and the request and returns bytes. The server
+    starts in the background, is started again when it dies, and ends with this process.
+    """
+
+    def __init__(self, work: str, *, concurrency: int) -> None:
+        self._work = work
+        self._slots = threading.BoundedSemaphore(concurrency)
+        self._changed = threading.Condition()
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closing = False
+        # The kernel ends the server when the thread that started it ends, so that thread lives as long as the guard.
+        self._keeper = threading.Thread(target=self._keep, name=f"guard {work}", daemon=True)
+        self._keeper.start()
+
+    def run(self, path: Path, request: Mapping[str, Any], limits: Limits) -> bytes:
+        """What `work` made of the file. Raises RejectedFile when the child did not end well, Unavailable when the
+        server died under it.
+        """
+        with self._slots, contextlib.ExitStack() as stack:
+            try:
+                source = stack.enter_context(path.open("rb"))
+            except OSError as error:
+                raise Unavailable("the file to read could not be opened") from error
+            result = stack.enter_context(tempfile.TemporaryFile())
+            ended = self._run_child(source, result, json.dumps({**request, "limits": asdict(limits)}), limits)
+            if ended["timed_out"]:
+                raise RejectedFile(f"reading it took longer than {limits.wall_seconds} seconds")
+            if ended["code"] == -signal.SIGXCPU:
+                raise RejectedFile(f"reading it took more than {limits.cpu_seconds} seconds of computing")
+            if ended["code"] != 0:
+                raise RejectedFile("it broke its reader: it is damaged, or unpacks to more than one file may")
+            result.seek(0)
+            verdict, answer = result.read(1), result.read()
+        if verdict != forkserver.DONE:
+            raise RejectedFile(answer.decode())
+        return answer
+
+    def close(self) -> None:
+        """Ends the server and every read in flight."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            if self._control is not None:
+                with contextlib.suppress(OSError):
+                    self._control.shutdown(socket.SHUT_RDWR)
+            process = self._process
+        self._keeper.join(5)
+        if self._keeper.is_alive() and process is not None:
+            process.kill()
+            self._keeper.join()
+
+    @property
+    def server_pid(self) -> int | None:
+        """The fork server's process id while it serves."""
+        with self._changed:
+            return self._process.pid if self._process is not None and self._control is not None else None
+
+    def _run_child(self, source: BinaryIO, result: BinaryIO, request: str, limits: Limits) -> dict[str, Any]:
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                ours.sendall(request.encode() + b"\n")
+                self._send([theirs.fileno(), source.fileno(), result.fileno()])
+            # The server keeps the time; this is for a server that hangs itself.
+            ours.settimeout(limits.wall_seconds + 60)
+            try:
+                answer = ours.makefile("rb").read()
+            except TimeoutError as error:
+                self._kill_server()
+                raise Unavailable("the process that reads files hung; it is started again") from error
+        if not answer:
+            raise Unavailable("the process that reads files died; it is started again")
+        ended: dict[str, Any] = json.loads(answer)
+        return ended
+
+    def _send(self, descriptors: list[int]) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._control is not None or self._closing, _START_SECONDS)
+            if self._control is None or self._closing:
+                raise Unavailable("the process that reads files does not run")
+            try:
+                socket.send_fds(self._control, [b"r"], descriptors)
+            except OSError as error:
+                raise Unavailable("the process that reads files died; it is started again") from error
+
+    def _kill_server(self) -> None:
+        with self._changed:
+            if self._process is not None:
+                self._process.kill()
+
+    def _keep(self) -> None:
+        pause = 0.1
+        while not self._closing:
+            started = time.monotonic()
+            with tempfile.TemporaryDirectory(prefix="rememberos-", ignore_cleanup_errors=True) as folder:
+                self._serve_once(folder)
+            pause = 0.1 if time.monotonic() - started > 30 else min(pause * 2, 5)
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing, pause)
+
+    def _serve_once(self, folder: str) -> None:
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                command = [sys.executable, "-P", "-m", forkserver.__name__, self._work]
+                process = subprocess.Popen(  # noqa: S603 - our own program and arguments
+                    [*command, str(theirs.fileno()), str(os.getpid())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    cwd=folder,
+                    env=_environment(folder),
+                )
+            with self._changed:
+                self._process = process
+            ready = ours.recv(16) != b""
+            with self._changed:
+                if ready and not self._closing:
+                    self._control = ours
+                    self._changed.notify_all()
+                else:
+                    process.kill()
+            process.wait()
+            with self._changed:
+                self._control = self._process = None
+
+
+def _environment(folder: str) -> dict[str, str]:
+    # Nothing else is inherited: a reader that a file takes over finds no secret.
+    house = str(Path(memory.__file__).parent.parent)
+    return _ENVIRONMENT | {
+        "PATH": os.pathsep.join(os.get_exec_path()),
+        "PYTHONPATH": house,
+        "HOME": folder,
+        "TMPDIR": folder,
+    }

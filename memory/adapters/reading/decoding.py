@@ -1,0 +1,132 @@
+"""Bytes to text: byte order marks, UTF-8, UTF-16 and UTF-32 without a mark, then legacy code pages; never mojibake."""
+
+import codecs
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from charset_normalizer import from_bytes
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: its mark begins with the same two bytes
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SAMPLE = 64 * 1024
+_CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\n\r\x0b\x0c\x1b")) + b"\x7f"
+_TEXT_CONTROLS = frozenset("\t\n\r\x0b\x0c\x1b\x85")
+# What pages call by these names is, byte for byte, Windows-1252: browsers read it so, and the HTML standard says so.
+_LATIN = frozenset({"ascii", "iso8859-1"})
+# Codecs that are no charsets; idna and punycode take quadratic time on top.
+_NO_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"})
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A file's text, and how many places of it could not be decoded and stand as U+FFFD."""
+
+    text: str
+    damaged: int = 0
+
+
+def decode(data: bytes, declared: str | None = None) -> Decoded | None:
+    """None when the bytes are not text. `declared` is the encoding that the file itself names."""
+    decoded = _decode(data, declared)
+    return None if decoded is None or _is_noise(decoded.text) else decoded
+
+
+def _decode(data: bytes, declared: str | None) -> Decoded | None:
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return _repaired(data, encoding)
+    if b"\x1b$" in data[:_SAMPLE] and (text := _strict(data, "iso2022_jp_2")) is not None:
+        return Decoded(text)
+    if b"\x00" in data[:_SAMPLE] and (text := _wide(data)) is not None:
+        return Decoded(text)
+    for name in ("utf-8", declared):
+        if name is not None and (text := _strict(data, name)) is not None:
+            return Decoded(text)
+    if _looks_binary(data):
+        return None
+    return _damaged_utf8(data) or _legacy(data)
+
+
+def _strict(data: bytes, encoding: str) -> str | None:
+    try:
+        name = codecs.lookup(encoding).name
+        if name in _NO_CHARSETS:
+            return None
+        return data.decode("cp1252" if name in _LATIN else name)
+    except (LookupError, UnicodeError, ValueError):
+        return None
+
+
+def _repaired(data: bytes, encoding: str) -> Decoded:
+    text = data.decode(encoding, errors="replace")
+    return Decoded(text, damaged=text.count("\ufffd"))
+
+
+def _wide(data: bytes) -> str | None:
+    """UTF-16 or UTF-32 without a mark: of the readings without nonsense, the one from the fewest Unicode blocks."""
+    best: tuple[int, str] | None = None
+    for encoding, width in (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2)):
+        text = _strict(data[: len(data) - len(data) % width], encoding)
+        if not text or _is_noise(text):
+            continue
+        blocks = len({ord(character) >> 8 for character in text[:_SAMPLE]})
+        if best is None or blocks < best[0]:
+            best = (blocks, text)
+    return None if best is None else best[1]
+
+
+def _looks_binary(data: bytes) -> bool:
+    middle = len(data) // 2
+    sample = data[:_SAMPLE] + data[middle : middle + _SAMPLE] + data[-_SAMPLE:]
+    controls = len(sample) - len(sample.translate(None, _CONTROL_BYTES))
+    return controls * 200 > len(sample)
+
+
+def _damaged_utf8(data: bytes) -> Decoded | None:
+    """UTF-8 with a few broken places: a code page would turn every good letter beside them into two wrong ones."""
+    decoded = _repaired(data, "utf-8")
+    beyond_ascii = sum(1 for character in decoded.text if character > "\x7f" and character != "\ufffd")
+    return decoded if beyond_ascii > 4 * decoded.damaged else None
+
+
+def _legacy(data: bytes) -> Decoded | None:
+    sample = _sample(data)
+    best = from_bytes(sample).best()
+    for name in (best.encoding if best is not None else None, "cp1252"):
+        if name is not None and (text := _strict(data, name)) is not None:
+            return Decoded(text)
+    return None
+
+
+def _sample(data: bytes) -> bytes:
+    """The lines that hold bytes beyond ASCII, up to a bound: the others say nothing about the code page."""
+    telling: list[bytes] = []
+    size = 0
+    for line in _lines(data):
+        if not line.isascii():
+            telling.append(line)
+            size += len(line)
+            if size > _SAMPLE:
+                break
+    return b"".join(telling)[: 2 * _SAMPLE]
+
+
+def _lines(data: bytes) -> Iterable[bytes]:
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start) + 1 or len(data)
+        yield data[start:end]
+        start = end
+
+
+def _is_noise(text: str) -> bool:
+    middle = len(text) // 2
+    sample = text[:_SAMPLE] + text[middle : middle + _SAMPLE] + text[-_SAMPLE:]
+    odd = sum(1 for c in sample if c not in _TEXT_CONTROLS and unicodedata.category(c) in ("Cc", "Cn", "Co", "Cs"))
+    return odd * 100 > len(sample)
