@@ -1,0 +1,89 @@
+"""The bench for dropped files: each method one retryable step; what it does is said in memory/drops.py."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from uuid import UUID
+
+from temporalio import activity
+
+FILES_A_LISTING = 100
+
+GivenUp = Literal["error", "worker_lost"]
+_REASONS: dict[GivenUp, str] = {
+    "error": "an internal error stopped its processing; the server's log says more",
+    "worker_lost": "its processing ended the worker several times",
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One drop of one tenant. Ids travel as strings; text, bytes and vectors never travel."""
+
+    tenant_id: str
+    batch_id: str
+
+
+@dataclass(frozen=True)
+class Portion:
+    """A few files of one tenant that share an activity because each is small, or a single one."""
+
+    tenant_id: str
+    file_ids: list[str]
+
+
+@dataclass(frozen=True)
+class LostFile:
+    """A file whose processing has failed for good, and why as a word."""
+
+    tenant_id: str
+    file_id: str
+    reason: GivenUp
+
+
+class Drops(Protocol):
+    """What this bench needs of the rules of drops."""
+
+    def unfinished(self, tenant_id: UUID, batch_id: UUID, limit: int) -> list[list[UUID]]: ...
+    def read(self, tenant_id: UUID, file_id: UUID) -> None: ...
+    def store(self, tenant_id: UUID, file_ids: Sequence[UUID]) -> None: ...
+    def give_up(self, tenant_id: UUID, file_id: UUID, reason: str) -> None: ...
+    def close(self, tenant_id: UUID, batch_id: UUID) -> bool: ...
+    def stalled(self) -> list[tuple[UUID, UUID]]: ...
+
+
+class FileActivities:
+    def __init__(self, drops: Drops) -> None:
+        self._drops = drops
+
+    @activity.defn
+    def list_unfinished(self, batch: Batch) -> list[list[str]]:
+        """The next files of a batch that are neither done nor failed, in portions of ids."""
+        portions = self._drops.unfinished(UUID(batch.tenant_id), UUID(batch.batch_id), FILES_A_LISTING)
+        return [[str(file_id) for file_id in portion] for portion in portions]
+
+    @activity.defn
+    def read_files(self, portion: Portion) -> None:
+        """Originals to documents."""
+        for file_id in portion.file_ids:
+            self._drops.read(UUID(portion.tenant_id), UUID(file_id))
+
+    @activity.defn
+    def store_files(self, portion: Portion) -> None:
+        """Documents to memories."""
+        self._drops.store(UUID(portion.tenant_id), [UUID(file_id) for file_id in portion.file_ids])
+
+    @activity.defn
+    def give_up_file(self, lost: LostFile) -> None:
+        """Marks a file as failed; one that has ended meanwhile stays as it is."""
+        self._drops.give_up(UUID(lost.tenant_id), UUID(lost.file_id), _REASONS[lost.reason])
+
+    @activity.defn
+    def close_batch(self, batch: Batch) -> bool:
+        """Completes the batch; false when files are still unfinished."""
+        return self._drops.close(UUID(batch.tenant_id), UUID(batch.batch_id))
+
+    @activity.defn
+    def list_stalled(self) -> list[Batch]:
+        """Unfinished batches of all tenants that nothing has touched for a while."""
+        return [Batch(str(tenant_id), str(batch_id)) for tenant_id, batch_id in self._drops.stalled()]

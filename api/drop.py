@@ -1,0 +1,147 @@
+"""Routes of the heading "Files & drop"."""
+
+import time
+from typing import Annotated
+from uuid import UUID
+
+import anyio.from_thread
+from fastapi import Depends, File, Form, Query, Request, Response, UploadFile
+from pydantic import BeforeValidator, Field, Json
+
+from api.auth import Reader, Writer
+from api.deps import Collection, Id, Services
+from api.routing import answer
+from api.routing import router as guarded_router
+from api.temporal import WorkflowClient
+from memory.drops import IncomingFile, OpenedDrop
+from memory.errors import Invalid
+from memory.schemas import (
+    BatchProgress,
+    Caller,
+    Category,
+    ContainerTag,
+    DropAccepted,
+    DropOptions,
+    DropResponse,
+    DropResult,
+    Importance,
+    Metadata,
+)
+from memory.services import Services as House
+
+WAIT_SECONDS = 55.0
+# A restart of Temporal takes a moment; who waits anyway may see it through.
+_START_AGAIN_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 0.5
+
+router = guarded_router("files & drop")
+
+
+def _seconds(value: object) -> object:
+    words = {"true": WAIT_SECONDS, "false": 0.0}
+    return words.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
+_Wait = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=WAIT_SECONDS)]
+
+
+async def _uploads(
+    files: Annotated[list[UploadFile], File(default_factory=list, description="the files; the field may repeat")],
+    file: Annotated[list[UploadFile], File(default_factory=list, description="the same under another name")],
+) -> list[IncomingFile]:
+    # A browser sends a nameless empty part for a field in which nothing was chosen.
+    given = [upload for upload in (*files, *file) if upload.filename or upload.size]
+    if not given:
+        raise Invalid("files: send at least one file, as multipart/form-data")
+    return [IncomingFile(upload.filename, upload.content_type, upload.file) for upload in given]
+
+
+async def _options(
+    container_tag: Annotated[ContainerTag | None, Form()] = None,
+    category: Annotated[Category, Form()] = "other",
+    importance: Annotated[Importance, Form()] = 0.7,
+    metadata: Annotated[Json[Metadata] | None, Form(description="a JSON object")] = None,
+) -> DropOptions:
+    return DropOptions(container_tag=container_tag, category=category, importance=importance, metadata=metadata or {})
+
+
+async def _patience(
+    in_query: Annotated[bool, Query(alias="async_ingest")] = False,
+    in_form: Annotated[bool, Form(alias="async_ingest", description="answer at once, work in the background")] = False,
+    wait_in_query: Annotated[_Wait, Query(alias="wait")] = WAIT_SECONDS,
+    wait_in_form: Annotated[_Wait, Form(alias="wait", description="seconds to wait for the outcome")] = WAIT_SECONDS,
+) -> float | None:
+    """How many seconds the caller waits for the outcome; None for not at all."""
+    return None if in_query or in_form else min(wait_in_query, wait_in_form)
+
+
+@router.post(
+    "/v1/memory/collections/{collection}/drop",
+    status_code=201,
+    response_model=DropResponse,
+    responses={202: {"model": DropAccepted, "description": "Taken in; ask for the batch"}},
+)
+def drop(
+    request: Request,
+    caller: Writer,
+    services: Services,
+    collection: Collection,
+    uploads: Annotated[list[IncomingFile], Depends(_uploads)],
+    options: Annotated[DropOptions, Depends(_options)],
+    patience: Annotated[float | None, Depends(_patience)],
+) -> Response:
+    """Makes memories of files. Waits for the outcome, up to 55 s, unless `async_ingest` is set.
+
+    A file over 10 MB, or one that cannot be read, fails alone and is named with its reason.
+    """
+    opened = services.drops.open(caller, collection, uploads, options)
+    ended = _carry_out(services, request.app.state.workflows, caller, opened, patience)
+    if not ended or patience is None:
+        accepted = DropAccepted(
+            batch_id=opened.batch_id, queued=opened.queued, failed=len(opened.refused), errors=opened.refused
+        )
+        return answer(accepted, 202)
+    return answer(_outcome(services, caller, opened), 201)
+
+
+@router.get("/v1/memory/ingest/batch/{batch_id}", response_model=BatchProgress)
+def batch_progress(caller: Reader, services: Services, batch_id: Id) -> Response:
+    """How far a drop is, and what came of each of its files."""
+    return answer(services.drops.progress(caller, batch_id))
+
+
+def _carry_out(
+    services: House, workflows: WorkflowClient, caller: Caller, opened: OpenedDrop, patience: float | None
+) -> bool:
+    """Starts the workflow, and waits; whether every file has ended. Nothing is held while it sleeps."""
+    if opened.queued == 0:
+        return True
+    started = _start(workflows, caller.tenant_id, opened.batch_id)
+    if patience is None:
+        return False
+    begun = start_again = time.monotonic()
+    pause = _FIRST_PAUSE_SECONDS
+    while services.drops.pending(caller, opened.batch_id):
+        now = time.monotonic()
+        if now - begun >= patience:
+            return False
+        if not started and now - start_again >= _START_AGAIN_SECONDS:
+            started, start_again = _start(workflows, caller.tenant_id, opened.batch_id), now
+        time.sleep(min(pause, max(0.0, patience - (now - begun))))
+        pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+    return True
+
+
+def _start(workflows: WorkflowClient, tenant_id: UUID, batch_id: UUID) -> bool:
+    return anyio.from_thread.run(workflows.start_drop, str(tenant_id), str(batch_id))
+
+
+def _outcome(services: House, caller: Caller, opened: OpenedDrop) -> DropResponse:
+    """What came of the files, those included that were not taken in."""
+    outcome = services.drops.results(caller, opened.batch_id)
+    refused = [
+        DropResult(filename=file.filename, status="failed", memory_ids=[], chunks=0, preview=None, error=file.reason)
+        for file in opened.refused
+    ]
+    return outcome.model_copy(update={"failed": outcome.failed + len(refused), "results": [*outcome.results, *refused]})

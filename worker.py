@@ -1,0 +1,165 @@
+"""The worker: connects, builds the house with its media readers, registers everything and polls the task queue."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleUpdate,
+)
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from activities.errors import ErrorInterceptor
+from activities.files import FileActivities
+from activities.heartbeats import HeartbeatInterceptor
+from memory import services
+from memory.adapters.documents import GuardedReader
+from memory.errors import AppError
+from memory.logs import configure_logging
+from memory.services import Services
+from memory.settings import Settings
+from workflows.drop import DropWorkflow
+from workflows.policies import TASK_QUEUE
+from workflows.sweep import SCHEDULE_ID, SweepWorkflow
+
+WORKFLOWS: list[type] = [DropWorkflow, SweepWorkflow]
+# Where a Temporal server of one machine listens by default.
+LOCAL_TEMPORAL = "127.0.0.1:7233"
+SWEEP_EVERY = timedelta(minutes=1)
+FINISH_WITHIN = timedelta(seconds=8)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def main() -> None:
+    """Runs until SIGTERM or Ctrl-C; ends with an error when it cannot go on, so that whoever supervises restarts it."""
+    settings = Settings()
+    configure_logging(settings)
+    try:
+        asyncio.run(run(settings))
+    except AppError as error:
+        log.error("worker ends", reason=error.detail)
+        raise SystemExit(1) from error
+
+
+async def run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # First of all, while there is one thread: the reader forks.
+    reader = GuardedReader(ocr_engine=settings.ocr_engine)
+    try:
+        built = services.build(settings, reader=reader)
+        try:
+            client = await connect(settings.temporal_address or LOCAL_TEMPORAL, settings.temporal_namespace, stop)
+            if client is not None:
+                await serve(client, built, stop)
+        finally:
+            built.close()
+    finally:
+        reader.close()
+    log.info("worker ended")
+
+
+async def connect(address: str, namespace: str, stop: asyncio.Event) -> Client | None:
+    """A connection, however long the server takes to come up; None when asked to stop before."""
+    pause = 0.25
+    while not stop.is_set():
+        try:
+            return await Client.connect(address, namespace=namespace)
+        except RuntimeError as error:
+            log.warning("Temporal does not answer yet", address=address, error=str(error)[:200])
+        pause = min(pause * 2, 5.0)
+        await _sleep_unless(stop, pause)
+    return None
+
+
+async def serve(client: Client, built: Services, stop: asyncio.Event) -> None:
+    with ThreadPoolExecutor(max_workers=threads(), thread_name_prefix="activity") as executor:
+        async with build_worker(client, activities(built), executor):
+            log.info("worker polls", task_queue=TASK_QUEUE, threads=threads())
+            await ensure_sweep(client, stop)
+            await stop.wait()
+
+
+def activities(built: Services) -> list[Callable[..., Any]]:
+    """Every activity of the house, bound to its bench."""
+    files = FileActivities(built.drops)
+    return [
+        files.list_unfinished,
+        files.read_files,
+        files.store_files,
+        files.give_up_file,
+        files.close_batch,
+        files.list_stalled,
+    ]
+
+
+def build_worker(client: Client, registered: list[Callable[..., Any]], executor: Executor) -> Worker:
+    return Worker(
+        client,
+        task_queue=TASK_QUEUE,
+        workflows=WORKFLOWS,
+        activities=registered,
+        activity_executor=executor,
+        max_concurrent_activities=threads(),
+        # Outermost first: the heartbeats see the errors as they leave.
+        interceptors=[HeartbeatInterceptor(), ErrorInterceptor()],
+        # The default holds beats back for up to 80 % of the timeout, which leaves a busy machine little room.
+        max_heartbeat_throttle_interval=timedelta(seconds=3),
+        graceful_shutdown_timeout=FINISH_WITHIN,
+    )
+
+
+def threads() -> int:
+    """Half of them may wait for a child process or the database while the others keep the cores busy."""
+    return max(8, 4 * (os.cpu_count() or 1))
+
+
+async def ensure_sweep(client: Client, stop: asyncio.Event) -> None:
+    """Creates the sweep's schedule or brings it up to date; several workers may do so at once."""
+    while not stop.is_set():
+        try:
+            await _ensure_sweep(client)
+        except RPCError as error:
+            log.warning("the sweep's schedule is not set up yet", error=error.status.name)
+            await _sleep_unless(stop, 5.0)
+        else:
+            return
+
+
+async def _ensure_sweep(client: Client) -> None:
+    schedule = Schedule(
+        action=ScheduleActionStartWorkflow(SweepWorkflow.run, id=SCHEDULE_ID, task_queue=TASK_QUEUE),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=SWEEP_EVERY)]),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=SWEEP_EVERY),
+    )
+    try:
+        await client.create_schedule(SCHEDULE_ID, schedule)
+    except ScheduleAlreadyRunningError:
+        await client.get_schedule_handle(SCHEDULE_ID).update(lambda _: ScheduleUpdate(schedule=schedule))
+
+
+async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+if __name__ == "__main__":
+    main()

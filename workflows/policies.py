@@ -1,0 +1,25 @@
+"""How activities are called: the task queue, and one named set of timeouts and retries per kind of work."""
+
+from datetime import timedelta
+
+from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityConfig
+
+TASK_QUEUE = "rememberos"
+
+# No attempt limit here: an outage ends when it ends. What can never succeed is made final by the
+# error itself or by the interceptors in activities/, which also count attempts.
+_PATIENT = RetryPolicy(
+    initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_interval=timedelta(seconds=30)
+)
+
+# A worker that was killed is noticed after this long; a busy machine must still get a beat through.
+_HEARTBEAT = timedelta(seconds=12)
+
+DATABASE = ActivityConfig(start_to_close_timeout=timedelta(seconds=60), retry_policy=_PATIENT)
+READ_FILE = ActivityConfig(
+    start_to_close_timeout=timedelta(minutes=30), heartbeat_timeout=_HEARTBEAT, retry_policy=_PATIENT
+)
+EMBED = ActivityConfig(
+    start_to_close_timeout=timedelta(minutes=60), heartbeat_timeout=_HEARTBEAT, retry_policy=_PATIENT
+)
