@@ -1,0 +1,252 @@
+"""Where originals are kept: a folder of this machine, or a bucket that speaks S3; both through `obstore`."""
+
+import hashlib
+import hmac
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import quote, urlencode
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import LocalStore, S3Store
+from pydantic import SecretStr
+
+from memory.adapters.presign import presigned_get
+from memory.errors import AppError, Invalid, Misconfigured, NotFound, TooLarge, Unavailable
+from memory.ports import ObjectStore, StoredObject
+
+if TYPE_CHECKING:
+    # Known to type checkers only.
+    from obstore import GetResult
+
+_BLOCK_BYTES = 1024 * 1024
+# S3's smallest part; what is smaller goes in one request.
+_PART_BYTES = 5 * 1024 * 1024
+_PARTS_AT_ONCE = 2
+_KEY = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._~=-]+(?:/[A-Za-z0-9._~=-]+)+", re.ASCII)
+_LONGEST_KEY = 512
+_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
+
+
+class _Objects(ObjectStore):
+    """What both places have in common. Memory stays bounded whatever the size of an object, except in `get`."""
+
+    def __init__(self, store: LocalStore | S3Store) -> None:
+        self._store = store
+
+    def put(self, key: str, source: BinaryIO, *, max_bytes: int) -> StoredObject:
+        """Streams `source` in; it is there whole or not at all. Raises TooLarge, Unavailable, Misconfigured."""
+        path = checked_key(key)
+        incoming = _Incoming(source, max_bytes)
+        first = incoming.up_to(_PART_BYTES)
+        with self._trouble(missing=Misconfigured("the bucket named by S3_BUCKET does not exist")):
+            if len(first) < _PART_BYTES:
+                obstore.put(self._store, path, first, use_multipart=False)
+            else:
+                obstore.put(
+                    self._store,
+                    path,
+                    incoming.after(first),
+                    use_multipart=True,
+                    chunk_size=_PART_BYTES,
+                    max_concurrency=_PARTS_AT_ONCE,
+                )
+        return incoming.stored()
+
+    def get(self, key: str) -> bytes:
+        """The whole object. Raises NotFound, Unavailable."""
+        with self._trouble():
+            return bytes(obstore.get(self._store, checked_key(key)).bytes())
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """The object in pieces of at most 1 MiB. Raises NotFound at once, Unavailable."""
+        with self._trouble():
+            found = obstore.get(self._store, checked_key(key))
+        return self._pieces(found)
+
+    def download(self, key: str, to: Path) -> None:
+        """Writes the object to a local file; a part of it never stays. Raises NotFound, Unavailable."""
+        pieces = self.stream(key)
+        try:
+            with to.open("wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+        except BaseException:
+            to.unlink(missing_ok=True)
+            raise
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Removes objects; one that is missing already is fine. Raises Unavailable."""
+        paths = [checked_key(key) for key in keys]
+        if not paths:
+            return
+        with self._trouble():
+            # A folder reports the missing ones, but only after the others are gone.
+            try:
+                obstore.delete(self._store, paths)
+            except FileNotFoundError:
+                return
+
+    def _pieces(self, found: "GetResult") -> Iterator[bytes]:
+        with self._trouble():
+            for block in found.stream(min_chunk_size=_BLOCK_BYTES):
+                whole = memoryview(block)
+                for start in range(0, len(whole), _BLOCK_BYTES):
+                    yield bytes(whole[start : start + _BLOCK_BYTES])
+
+    @contextmanager
+    def _trouble(self, missing: AppError | None = None) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise missing or NotFound("no such file") from error
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise Misconfigured("the object store refuses access; check its credentials or permissions") from error
+        except BaseError as error:
+            raise Unavailable("the object store does not answer") from error
+
+
+class LocalObjects(_Objects):
+    """A folder, made when it is missing. Links lead to our own API, which asks `verify` before it serves."""
+
+    def __init__(self, *, folder: Path, base_url: str, signing_key: bytes) -> None:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Misconfigured(
+                f"files cannot be kept in {folder} ({error.strerror}); REMEMBEROS_DATA must name a writable folder"
+            ) from error
+        super().__init__(LocalStore(folder, automatic_cleanup=True))
+        self._base_url = base_url.rstrip("/")
+        self._signing_key = signing_key
+
+    def url(self, key: str, *, filename: str, content_type: str, seconds: int) -> str:
+        """A link to `GET /v1/memory/files/{key}` that stops working after `seconds`."""
+        expires = int(time.time()) + seconds
+        query = urlencode(
+            {
+                "filename": filename,
+                "type": content_type,
+                "expires": expires,
+                "signature": self._signature(checked_key(key), filename, content_type, expires),
+            },
+            quote_via=quote,
+        )
+        return f"{self._base_url}/v1/memory/files/{quote(key)}?{query}"
+
+    def verify(self, key: str, *, filename: str, content_type: str, expires: int, signature: str) -> None:
+        """Lets a link pass that `url` made and that has not expired. Raises NotFound, whatever is wrong."""
+        expected = self._signature(key, filename, content_type, expires)
+        if not hmac.compare_digest(expected.encode(), signature.encode(errors="replace")) or time.time() >= expires:
+            raise NotFound("no such file, or the link has expired")
+
+    def _signature(self, key: str, filename: str, content_type: str, expires: int) -> str:
+        # JSON keeps the parts apart: no two links have the same message.
+        message = json.dumps(["GET", key, filename, content_type, expires]).encode()
+        return hmac.digest(self._signing_key, message, "sha256").hex()
+
+
+class S3Objects(_Objects):
+    """A bucket of any store that speaks S3, addressed by path. Links lead straight to the store."""
+
+    def __init__(
+        self,
+        *,
+        bucket: str,
+        endpoint_url: str | None,
+        region: str,
+        access_key: SecretStr | None,
+        secret_key: SecretStr | None,
+    ) -> None:
+        if access_key is None or secret_key is None:
+            raise Misconfigured("S3_BUCKET is set, so S3_ACCESS_KEY and S3_SECRET_KEY must be set too")
+        self._endpoint = (endpoint_url or f"https://s3.{region}.amazonaws.com").rstrip("/")
+        self._bucket, self._region = bucket, region
+        self._access_key, self._secret_key = access_key, secret_key
+        store = S3Store(
+            bucket,
+            endpoint=self._endpoint,
+            region=region,
+            access_key_id=access_key.get_secret_value(),
+            secret_access_key=secret_key.get_secret_value(),
+            virtual_hosted_style_request=False,
+            client_options={
+                "allow_http": self._endpoint.startswith("http://"),
+                "connect_timeout": timedelta(seconds=5),
+                "read_timeout": timedelta(seconds=20),
+            },
+            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=30)},
+        )
+        super().__init__(store)
+
+    def url(self, key: str, *, filename: str, content_type: str, seconds: int) -> str:
+        """A presigned GET that downloads as `filename` and stops working after `seconds` (at most a week)."""
+        return presigned_get(
+            f"{self._endpoint}/{quote(self._bucket)}/{quote(checked_key(key), safe='/~')}",
+            region=self._region,
+            access_key=self._access_key.get_secret_value(),
+            secret_key=self._secret_key.get_secret_value(),
+            seconds=seconds,
+            answer_headers={
+                "response-content-disposition": attachment(filename),
+                "response-content-type": media_type(content_type),
+            },
+        )
+
+
+class _Incoming:
+    """A source on its way in: counted, hashed and cut off at the limit."""
+
+    def __init__(self, source: BinaryIO, max_bytes: int) -> None:
+        self._source = source
+        self._max_bytes = max_bytes
+        self._size = 0
+        self._digest = hashlib.sha256()
+
+    def up_to(self, wanted: int) -> bytes:
+        """At least `wanted` bytes, or all that there is. Raises TooLarge."""
+        collected = bytearray()
+        while len(collected) < wanted and (block := self._read()):
+            collected += block
+        return bytes(collected)
+
+    def after(self, first: bytes) -> Iterator[bytes]:
+        """`first`, then the rest. Raises TooLarge, which makes the store give up what it has so far."""
+        yield first
+        while block := self._read():
+            yield block
+
+    def stored(self) -> StoredObject:
+        return StoredObject(self._size, self._digest.digest())
+
+    def _read(self) -> bytes:
+        block = self._source.read(_BLOCK_BYTES)
+        self._size += len(block)
+        if self._size > self._max_bytes:
+            raise TooLarge(f"larger than {self._max_bytes} bytes")
+        self._digest.update(block)
+        return block
+
+
+def checked_key(key: str) -> str:
+    """`key` itself, if it is one that the house could have made. Raises Invalid."""
+    if len(key) > _LONGEST_KEY or not _KEY.fullmatch(key):
+        raise Invalid("not the key of a stored file")
+    return key
+
+
+def attachment(filename: str) -> str:
+    """A Content-Disposition that downloads under `filename`, in every browser and without breaking the header."""
+    plain = re.sub(r"[^\w .()+-]", "_", filename, flags=re.ASCII) or "file"
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"
+
+
+def media_type(content_type: str) -> str:
+    """`content_type` if it is a bare media type, else the type of unknown bytes."""
+    return content_type if _MEDIA_TYPE.fullmatch(content_type) else "application/octet-stream"
