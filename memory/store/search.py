@@ -67,7 +67,7 @@ def candidates(session: Session, query: Query) -> list[Candidate]:
         return []
     values = _values(query)
     selective = query.filters.narrow and _is_selective(session, query, values)
-    fetch = query.depth if selective else 3 * query.depth
+    fetch = query.depth if selective else 2 * query.depth
     while True:
         looked = _look(session, query, {**values, "fetch": fetch}, selective=selective, fetch=fetch)
         if looked.exhausted:
@@ -164,21 +164,33 @@ def _statement(query: Query, *, selective: bool) -> str:
     arms = [name for name, asked in (("vector", with_vector), ("text", with_text)) if asked]
     union = " union all ".join(f"select memory_id, '{arm}' as arm from {arm}_seen" for arm in arms)
     parts.append(f"candidates as (select memory_id, string_agg(arm, '+') as arm from ({union}) as u group by 1)")
-    cosine = f"1 - {_distance(query, 'v.embedding')}"
-    bm25 = "-(t.lexical <#> lexical_weights(%(lexemes)s::text[], %(weights)s::float8[]))"
     return f"""
         with {", ".join(parts)}
-        select c.memory_id, c.arm, {cosine if with_vector else "0"} as cosine, {bm25 if with_text else "0"} as bm25,
-               0 as fetched
-        from candidates c
-        {_VECTORS_OF_CANDIDATES if with_vector else ""}
-        {"join memory_terms t on t.memory_id = c.memory_id" if with_text else ""}
+        select c.memory_id, c.arm, {"coalesce(v.cosine, 0)" if with_vector else "0"} as cosine,
+               {"coalesce(t.bm25, 0)" if with_text else "0"} as bm25, 0 as fetched
+        from candidates c {_cosine_of_candidate(query) if with_vector else ""} {_BM25_OF_CANDIDATE if with_text else ""}
         union all
         {" union all ".join(f"select null, '{arm}', 0, 0, (select count(*) from {arm}_arm)" for arm in arms)}
     """
 
 
-_VECTORS_OF_CANDIDATES = "join memory_vectors v on v.memory_id = c.memory_id and v.model_id = %(model)s"
+# Candidates are few and looked up one by one. `limit 1` keeps the planner from reading a whole table to join them,
+# which it does while a table is small enough to look cheap.
+_BM25_OF_CANDIDATE = """
+    left join lateral (
+        select -(lexical <#> lexical_weights(%(lexemes)s::text[], %(weights)s::float8[])) as bm25
+        from memory_terms where memory_id = c.memory_id limit 1
+    ) t on true
+"""
+
+
+def _cosine_of_candidate(query: Query) -> str:
+    return f"""
+        left join lateral (
+            select 1 - {_distance(query, "embedding")} as cosine
+            from memory_vectors where memory_id = c.memory_id and model_id = %(model)s limit 1
+        ) v on true
+    """
 
 
 def _distance(query: Query, column: str) -> str:
@@ -198,7 +210,8 @@ def _vector_arm(query: Query, visible: str, *, selective: bool) -> str:
     return f"""
         vector_arm as materialized (select * from ({scanned}) as near where distance <= %(farthest)s),
         vector_seen as (
-            select a.memory_id from vector_arm a join memories m on m.id = a.memory_id where {visible}
+            select a.memory_id from vector_arm a
+            cross join lateral (select from memories m where m.id = a.memory_id and {visible} limit 1) as visible
             order by a.distance limit %(depth)s
         )
     """
@@ -212,7 +225,8 @@ def _text_arm(visible: str, *, selective: bool) -> str:
                 lexical_weights(%(lexemes)s::text[], %(weights)s::float8[]), %(collections)s, {allowed}, %(fetch)s)
         ),
         text_seen as (
-            select a.memory_id from text_arm a join memories m on m.id = a.memory_id where {visible}
+            select a.memory_id from text_arm a
+            cross join lateral (select from memories m where m.id = a.memory_id and {visible} limit 1) as visible
             order by a.bm25 desc limit %(depth)s
         )
     """

@@ -2,7 +2,8 @@
 
 from alembic import op
 
-TENANT = "nullif(current_setting('app.tenant', true), '')::uuid"
+# As a subquery it is worked out once a statement, not once a row.
+TENANT = "(select nullif(current_setting('app.tenant', true), '')::uuid)"
 
 
 def isolate(table: str, *, tenant: str = "tenant_id") -> None:

@@ -204,7 +204,7 @@ SEARCH_FUNCTIONS = {
         create function search_terms(wanted tsquery, weights sparsevec, in_collections uuid[], allowed_ids uuid[],
                                      most integer)
         returns table (memory_id uuid, bm25 double precision)
-        language plpgsql stable security definer set search_path from current
+        language plpgsql stable rows 200 security definer set search_path from current
         set plan_cache_mode = force_custom_plan as $$
         #variable_conflict use_column
         begin
