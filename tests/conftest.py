@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from itertools import count
@@ -11,7 +13,10 @@ from typing import NamedTuple
 import pytest
 
 from memory.settings import Settings
+from ops import launch
+from ops.ports import free_port
 from ops.postgres import DATABASE, OWNER, EmbeddedPostgres
+from ops.temporal import environment, find_server, is_serving, server_command
 
 _numbers = count(1)
 
@@ -60,3 +65,28 @@ def database(migrated: EmbeddedPostgres) -> Iterator[DatabaseUrls]:
     app_url, owner_url = (url.replace(f"/{DATABASE}?", f"/{name}?") for url in (migrated.app_url, migrated.owner_url))
     yield DatabaseUrls(app_url, owner_url)
     migrated.administer(f"DROP DATABASE {name} WITH (FORCE);")
+
+
+@pytest.fixture(scope="session")
+def temporal() -> Iterator[str]:
+    """Address of a Temporal dev server with its state in memory, for the whole session."""
+    said: list[str] = []
+    program = find_server(said.append)
+    port = free_port()
+    with tempfile.TemporaryFile() as log:
+        command = server_command(program, port=port, ui_port=None, database=None)
+        server = subprocess.Popen(
+            launch.command(command, death=signal.SIGKILL), env=environment(), stdout=log, stderr=log
+        )
+        try:
+            address = f"127.0.0.1:{port}"
+            for _ in range(100):
+                if is_serving(program, address):
+                    break
+            else:
+                log.seek(0)
+                pytest.fail(f"Temporal does not answer: {log.read().decode()}")
+            yield address
+        finally:
+            server.kill()
+            server.wait()
