@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -84,14 +84,12 @@ class _Objects(ObjectStore):
     def delete(self, keys: Sequence[str]) -> None:
         """Removes objects; one that is missing already is fine. Raises Unavailable."""
         paths = [checked_key(key) for key in keys]
-        if not paths:
-            return
-        with self._trouble():
-            # A folder reports the missing ones, but only after the others are gone.
-            try:
-                obstore.delete(self._store, paths)
-            except FileNotFoundError:
-                return
+        if paths:
+            with self._trouble():
+                self._remove(paths)
+
+    def _remove(self, paths: list[str]) -> None:
+        obstore.delete(self._store, paths)
 
     def _pieces(self, found: "GetResult") -> Iterator[bytes]:
         with self._trouble():
@@ -145,6 +143,12 @@ class LocalObjects(_Objects):
         expected = self._signature(key, filename, content_type, expires)
         if not hmac.compare_digest(expected.encode(), signature.encode(errors="replace")) or time.time() >= expires:
             raise NotFound("no such file, or the link has expired")
+
+    def _remove(self, paths: list[str]) -> None:
+        # A folder's bulk delete ends at the first one that is missing.
+        for path in paths:
+            with suppress(FileNotFoundError):
+                obstore.delete(self._store, path)
 
     def _signature(self, key: str, filename: str, content_type: str, expires: int) -> str:
         # JSON keeps the parts apart: no two links have the same message.
