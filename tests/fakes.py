@@ -2,16 +2,20 @@
 
 import base64
 import json
+import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+
+from memory.errors import Unavailable
+from memory.ports import Embedder, EmbeddingModel, Vectors
 
 Json = dict[str, Any]
 
@@ -138,3 +142,42 @@ def refusal(status: int, message: str, **headers: str) -> Answer:
     """An error in OpenAI's form; `retry_after="1"` becomes the header `retry-after: 1`."""
     body = json.dumps({"error": {"message": message, "type": "error", "code": None, "param": None}}).encode()
     return Answer(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+class WordEmbedder(Embedder):
+    """Says that it is the on-box model, at no cost: each word has a direction of its own, a text is their sum.
+
+    `down`: it does not answer. `before_answer` is called with the texts, while the caller waits.
+    """
+
+    def __init__(self) -> None:
+        self.down = False
+        self.before_answer: Callable[[Sequence[str]], None] = lambda texts: None
+        self._directions: dict[str, Vectors] = {}
+
+    @property
+    def model(self) -> EmbeddingModel:
+        return EmbeddingModel("all-MiniLM-L6-v2", 384)
+
+    @property
+    def max_tokens(self) -> int:
+        return 254
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        if self.down:
+            raise Unavailable("the embedder does not answer")
+        self.before_answer(texts)
+        sums = np.stack([self._sum(text) for text in texts])
+        vectors: Vectors = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
+        return vectors
+
+    def _sum(self, text: str) -> Vectors:
+        total = np.zeros(384, dtype=np.float32)
+        for word in re.findall(r"\w+", text.lower()) or [text]:
+            if word not in self._directions:
+                self._directions[word] = np.random.default_rng(list(word.encode())).normal(size=384).astype(np.float32)
+            total += self._directions[word]
+        return total
