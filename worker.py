@@ -109,10 +109,12 @@ def activities(built: Services) -> list[Callable[..., Any]]:
     ]
 
 
-def build_worker(client: Client, registered: list[Callable[..., Any]], executor: Executor) -> Worker:
+def build_worker(
+    client: Client, registered: list[Callable[..., Any]], executor: Executor, *, task_queue: str = TASK_QUEUE
+) -> Worker:
     return Worker(
         client,
-        task_queue=TASK_QUEUE,
+        task_queue=task_queue,
         workflows=WORKFLOWS,
         activities=registered,
         activity_executor=executor,

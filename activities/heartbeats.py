@@ -15,6 +15,7 @@ from temporalio.worker import (
 
 MAX_LOST_ATTEMPTS = 5
 WORKER_LOST = "WorkerLost"
+_DELIVERY_SECONDS = 0.2
 
 
 class HeartbeatInterceptor(Interceptor):
@@ -43,6 +44,9 @@ class _Heartbeats(ActivityInboundInterceptor):
             raise ApplicationError(f"{lost} attempts ended with their worker", type=WORKER_LOST, non_retryable=True)
         pulse = asyncio.create_task(self._beat(lost + 1, info.heartbeat_timeout.total_seconds() / 4))
         try:
+            if info.attempt > 1:
+                # What killed the worker may do so again at once: the count has to be out before.
+                await asyncio.sleep(_DELIVERY_SECONDS)
             return await super().execute_activity(input)
         except BaseException:
             self._outbound.heartbeat(lost)
