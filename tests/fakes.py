@@ -152,7 +152,7 @@ class WordEmbedder(Embedder):
 
     def __init__(self) -> None:
         self.down = False
-        self.before_answer: Callable[[Sequence[str]], None] = lambda texts: None
+        self.before_answer: Callable[[Sequence[str]], None] = lambda _texts: None
         self._directions: dict[str, Vectors] = {}
 
     @property
