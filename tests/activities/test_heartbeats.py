@@ -27,13 +27,14 @@ ROOT = Path(__file__).parents[2]
 class PatientWorkflow:
     @workflow.run
     async def run(self) -> int:
-        return await workflow.execute_activity(
+        attempt: int = await workflow.execute_activity(
             "step",
             result_type=int,
             start_to_close_timeout=timedelta(minutes=1),
             heartbeat_timeout=timedelta(seconds=1),
             retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=10), backoff_coefficient=1.0),
         )
+        return attempt
 
 
 async def outcome(address: str, step: Callable[[], int]) -> int:
