@@ -13,7 +13,7 @@ from memory.store.database import Database
 _KEY = re.compile(r"mv_[A-Za-z0-9_-]{16,256}")
 _SHOWN_CHARACTERS = 8
 _TIERS = frozenset({"free", "pro", "enterprise", "self_hosted"})
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 
 
 class Accounts:
@@ -40,10 +40,13 @@ class Accounts:
         tier: str = "self_hosted",
         api_key: str | None = None,
     ) -> NewTenant:
-        """A tenant with its main key, made here unless given. Raises Conflict for a known address, Invalid."""
+        """A tenant with its main key, made here unless given. Raises Conflict for a known address or key, Invalid."""
         email = email.strip().lower()
+        name = (name or "").strip() or email
         if not _EMAIL.fullmatch(email):
             raise Invalid(f"not an e-mail address: {email!r}")
+        if not name.isprintable():
+            raise Invalid("a name has no control characters")
         if tier not in _TIERS:
             raise Invalid(f"unknown tier {tier!r}: one of {', '.join(sorted(_TIERS))}")
         if api_key is not None and not _KEY.fullmatch(api_key):
@@ -52,10 +55,10 @@ class Accounts:
         tenant_id = uuid4()
         with self._database.transaction(tenant_id) as session:
             if not accounts.insert_tenant(
-                session, tenant_id=tenant_id, name=name or email, email=email, tier=tier, is_admin=admin
+                session, tenant_id=tenant_id, name=name, email=email, tier=tier, is_admin=admin
             ):
                 raise Conflict(f"a tenant with the address {email} exists")
-            accounts.insert_key(
+            if not accounts.insert_key(
                 session,
                 tenant_id=tenant_id,
                 key_id=uuid4(),
@@ -63,7 +66,8 @@ class Accounts:
                 prefix=key[:_SHOWN_CHARACTERS],
                 label="main",
                 is_main=True,
-            )
+            ):
+                raise Conflict("this key is in use already")
         return NewTenant(tenant_id=tenant_id, email=email, api_key=key)
 
 

@@ -24,12 +24,14 @@ def insert_tenant(session: Session, *, tenant_id: UUID, name: str, email: str, t
 
 def insert_key(
     session: Session, *, tenant_id: UUID, key_id: UUID, key_hash: bytes, prefix: str, label: str | None, is_main: bool
-) -> None:
-    session.execute(
+) -> bool:
+    """False when the key is in use already."""
+    inserted = session.execute(
         text(
             """
             insert into keys (tenant_id, id, hash, prefix, label, is_main)
             values (:tenant_id, :id, :hash, :prefix, :label, :is_main)
+            on conflict (hash) do nothing returning id
             """
         ),
         {
@@ -41,6 +43,7 @@ def insert_key(
             "is_main": is_main,
         },
     )
+    return inserted.one_or_none() is not None
 
 
 def find_caller(session: Session, key_hash: bytes) -> Caller | None:
