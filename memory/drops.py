@@ -309,6 +309,7 @@ def _memory(ready: _Prepared, index: int, vector: Vectors) -> NewMemory:
         category=file.options.category,
         source=file.source,
         metadata={
+            **ready.document.metadata,
             **file.options.metadata,
             **piece.metadata,
             "filename": file.filename,
