@@ -62,7 +62,7 @@ def binaries() -> Path:
 
 
 class EmbeddedPostgres:
-    """One server on one folder. `start` and `stop` run it; a supervisor uses `prepare`, `command`, `wait_ready`,
+    """One server on one folder. `start` and `stop` run it; a supervisor uses `prepare`, `command`, `is_ready`,
     `ensure_database` instead and owns the child itself.
     """
 
@@ -137,6 +137,10 @@ class EmbeddedPostgres:
     def environment(self) -> dict[str, str]:
         """The server's environment: nothing of ours is handed on."""
         return {"PATH": os.defpath, "LC_ALL": "C"}
+
+    def is_ready(self) -> bool:
+        """Whether the server takes connections now."""
+        return self._state() == "accepting"
 
     def wait_ready(self, alive: Callable[[], bool], *, seconds: float = 60) -> None:
         """Returns once the server takes connections. Recovery after a crash may take as long as it needs."""

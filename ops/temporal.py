@@ -13,7 +13,7 @@ from platformdirs import user_cache_path
 
 from memory.errors import Misconfigured
 from ops import watching
-from ops.ports import is_free
+from ops.ports import free_port, is_free
 
 # The newest version that `go install` takes: later ones have a replace line in their go.mod.
 VERSION = "v1.5.1"
@@ -88,8 +88,8 @@ def is_serving(program: Path, address: str, namespace: str = "default") -> bool:
 
 
 def choose_port() -> int:
-    """Temporal's usual port where it is free, else 0: any."""
-    return 7233 if is_free("127.0.0.1", 7233) else 0
+    """Temporal's usual port where it is free, else any."""
+    return 7233 if is_free("127.0.0.1", 7233) else free_port()
 
 
 def environment() -> dict[str, str]:
