@@ -1,5 +1,6 @@
 """Connections and transactions: the tenant of each transaction is set here, and here alone is committed."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,17 +9,19 @@ from uuid import UUID
 import psycopg
 from pgvector.psycopg import register_vector
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session
 
-from memory.errors import Unavailable
+from memory.errors import Misconfigured, Unavailable
 
 __all__ = ["Database", "Session"]
 
 # A generic plan ignores how large a tenant is and costs a small one a hundredfold; times travel as UTC.
 _OPTIONS = "-c plan_cache_mode=force_custom_plan -c timezone=UTC"
 _WAIT_FOR_CONNECTION_SECONDS = 5
+_NO_SCHEMA = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedColumn)
+WITHOUT_SCHEMA = "the database's schema is missing or older than this program: run `rememberos migrate`"
 
 
 class Database:
@@ -51,17 +54,27 @@ class Database:
                 yield session
         except PoolTimeoutError as error:
             raise Unavailable("the database is busy; try again in a moment") from error
-        except (OperationalError, InterfaceError) as error:
+        except (OperationalError, InterfaceError, psycopg.OperationalError) as error:
+            # The last comes bare, from preparing a new connection.
             raise Unavailable("the database does not answer") from error
+        except ProgrammingError as error:
+            if isinstance(error.orig, _NO_SCHEMA):
+                raise Misconfigured(WITHOUT_SCHEMA) from error
+            raise
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise Unavailable("the database does not answer") from error
             raise
 
 
+def driver_url(url: str) -> str:
+    """A Postgres address, in either spelling of its scheme, as SQLAlchemy wants it."""
+    return re.sub("^postgres(ql)?://", "postgresql+psycopg://", url)
+
+
 def _engine(url: str, pool_size: int) -> Engine:
     engine = create_engine(
-        url.replace("postgresql://", "postgresql+psycopg://", 1),
+        driver_url(url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_WAIT_FOR_CONNECTION_SECONDS,
@@ -73,7 +86,14 @@ def _engine(url: str, pool_size: int) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: psycopg.Connection[Any], _record: object) -> None:
         # Looks the types up once per connection; the transaction it opens must not stay open.
-        register_vector(connection)
-        connection.rollback()
+        try:
+            register_vector(connection)
+            connection.rollback()
+        except psycopg.ProgrammingError as error:
+            connection.close()
+            raise Misconfigured(WITHOUT_SCHEMA) from error
+        except psycopg.Error:
+            connection.close()
+            raise
 
     return engine

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from memory.errors import Misconfigured, Unavailable
 from memory.ports import EmbeddingModel
+from memory.store.database import driver_url
 
 APP_ROLE = "rememberos_app"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -22,7 +23,7 @@ _HISTORIES = ("platform", "tenant")
 def migrate(owner_url: str, app_url: str, model: EmbeddingModel) -> None:
     """Upgrades the schema in one transaction. Raises Misconfigured, Unavailable."""
     password = _app_password(app_url)
-    engine = create_engine(owner_url.replace("postgresql://", "postgresql+psycopg://", 1), hide_parameters=True)
+    engine = create_engine(driver_url(owner_url), hide_parameters=True)
     try:
         with engine.begin() as connection:
             connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
