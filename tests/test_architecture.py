@@ -83,7 +83,9 @@ TEMPORAL_CLIENTS = {"api/temporal.py", "worker.py"}
 ENVIRONMENT = {
     "memory/settings.py": "reads the settings, for everyone",
     "memory/adapters/forkserver.py": "gives the reader of one file a temporary folder of its own",
-    "ops/temporal.py": "hands the environment on to the programs that fetch and build the Temporal server",
+    "ops/temporal.py": "hands it on to the programs that fetch and build the Temporal server",
+    "ops/parts.py": "hands it on to the API and the worker, with the addresses of the embedded parts in it",
+    "bench/instance.py": "hands it on to an installation of its own, without the settings of this one",
 }
 # Seconds to import and hundreds of megabytes that a process which only answers requests must not carry.
 HEAVY = ["faster_whisper", "onnxruntime", "openai", "openpyxl", "pypdfium2", "rapidocr", "unstructured"]
