@@ -56,7 +56,7 @@ def _lifespan(settings: Settings, given: Services | None) -> Callable[[FastAPI],
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
-        services = given or await to_thread.run_sync(build, settings)
+        services = await to_thread.run_sync(build, settings) if given is None else given
         app.state.services = services
         app.state.workflows = WorkflowClient(settings.temporal_address or _LOCAL_TEMPORAL, settings.temporal_namespace)
         try:

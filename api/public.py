@@ -1,9 +1,15 @@
 """Routes that need no key: liveness, the explorer, signed links to stored files."""
 
-from fastapi import APIRouter, FastAPI
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Query
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, StreamingResponse
 from starlette.staticfiles import StaticFiles
+
+from api.deps import Services
+from memory.adapters.objects import LocalObjects, attachment, media_type
+from memory.errors import NotFound
 
 router = APIRouter(tags=["misc"])
 
@@ -13,12 +19,39 @@ _EXPLORER_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self' {api}; frame-ancestors 'none'"
 )
+# What tenants store is never run as part of our own site.
+_DOWNLOAD = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Cache-Control": "private, no-store",
+}
 
 
 @router.get("/v1/memory/health")
 async def health() -> dict[str, str]:
     """Liveness: answers whenever the process lives, and needs no thread, database or Temporal for it."""
     return {"status": "healthy"}
+
+
+@router.get("/v1/memory/files/{key:path}", include_in_schema=False)
+def download_file(
+    services: Services,
+    key: str,
+    signature: str = "",
+    expires: int = 0,
+    filename: str = "",
+    content_type: Annotated[str, Query(alias="type")] = "",
+) -> StreamingResponse:
+    """A stored file for whoever holds a link that we signed; files in a bucket have links of the bucket's own."""
+    objects = services.objects
+    if not isinstance(objects, LocalObjects):
+        raise NotFound("no such file, or the link has expired")
+    objects.verify(key, filename=filename, content_type=content_type, expires=expires, signature=signature)
+    return StreamingResponse(
+        objects.stream(key),
+        media_type=media_type(content_type),
+        headers={**_DOWNLOAD, "Content-Disposition": attachment(filename)},
+    )
 
 
 def mount_explorer(app: FastAPI, *, api_url: str) -> None:

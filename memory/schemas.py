@@ -93,13 +93,14 @@ NoNul = BeforeValidator(_without_nul)
 CollectionName = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128), AfterValidator(_no_control), Unicode
 ]
+# NoNul stands behind the constraints, so that they bound what is left: before them, text is measured untrimmed.
 Text = Annotated[
-    str, NoNul, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS), Unicode
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS), NoNul, Unicode
 ]
-Category = Annotated[str, NoNul, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), Unicode]
-Source = Annotated[str, NoNul, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), Unicode]
-ContainerTag = Annotated[str, NoNul, StringConstraints(min_length=1, max_length=128), Unicode]
-Sequence = Annotated[str, NoNul, StringConstraints(min_length=1, max_length=128), Unicode]
+Category = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), NoNul, Unicode]
+Source = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), NoNul, Unicode]
+ContainerTag = Annotated[str, StringConstraints(min_length=1, max_length=128), NoNul, Unicode]
+Sequence = Annotated[str, StringConstraints(min_length=1, max_length=128), NoNul, Unicode]
 Position = Annotated[int, Field(ge=-(2**31), le=2**31 - 1, strict=True)]
 Importance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_storable_metadata)]
@@ -108,14 +109,14 @@ Timestamp = Annotated[datetime, AfterValidator(_utc), PlainSerializer(_iso, retu
 
 class CollectionCreate(BaseModel):
     name: CollectionName
-    description: Annotated[str, NoNul, Field(max_length=10_000), Unicode] | None = None
+    description: Annotated[str, Field(max_length=10_000), NoNul, Unicode] | None = None
     metadata: Metadata = Field(default_factory=dict)
 
 
 class CollectionUpdate(BaseModel):
     """Partial: only the fields that are sent change; `metadata` is replaced whole."""
 
-    description: Annotated[str, NoNul, Field(max_length=10_000), Unicode] | None = None
+    description: Annotated[str, Field(max_length=10_000), NoNul, Unicode] | None = None
     metadata: Metadata = Field(default_factory=dict)
 
 
@@ -229,7 +230,7 @@ class MemoryFilter(BaseModel):
 
 class SearchRequest(BaseModel):
     query: Annotated[
-        str, NoNul, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS), Unicode
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS), NoNul, Unicode
     ]
     limit: Annotated[int, Field(ge=1, le=50)] = 5
     min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.3
