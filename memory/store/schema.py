@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from psycopg import sql
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from memory.errors import Misconfigured, Unavailable
 from memory.ports import EmbeddingModel
@@ -18,6 +18,7 @@ APP_ROLE = "rememberos_app"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x72656D656D  # any constant of our own: two migrations at once wait for one another
 _HISTORIES = ("platform", "tenant")
+_NO_EXTENSION = "the database needs the extension vector: as a superuser, run `create extension vector` in it"
 
 
 def migrate(owner_url: str, app_url: str, model: EmbeddingModel) -> None:
@@ -36,10 +37,27 @@ def migrate(owner_url: str, app_url: str, model: EmbeddingModel) -> None:
             for history in _HISTORIES:
                 _upgrade(connection, history)
             _register(connection, model)
-    except OperationalError as error:
-        raise Unavailable("the database does not answer or refuses the owner: see DATABASE_OWNER_URL") from error
+    except (DBAPIError, psycopg.Error) as error:
+        raise _refusal(error) from error
     finally:
         engine.dispose()
+
+
+def _refusal(error: DBAPIError | psycopg.Error) -> Exception:
+    """What the operator can do about it; anything else is a fault of ours and stays what it is."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, psycopg.errors.InsufficientPrivilege) and "vector" in str(cause):
+        return Misconfigured(_NO_EXTENSION)
+    if isinstance(cause, psycopg.errors.InsufficientPrivilege):
+        return Misconfigured(
+            f"the role of DATABASE_OWNER_URL must own the database, have CREATEROLE and have made {APP_ROLE} and "
+            f"search_reader itself: {str(cause).splitlines()[0]}"
+        )
+    if isinstance(cause, psycopg.errors.UndefinedFile | psycopg.errors.FeatureNotSupported):
+        return Misconfigured(f"the server has no pgvector: install it. {_NO_EXTENSION}")
+    if isinstance(cause, psycopg.OperationalError):
+        return Unavailable("the database does not answer or refuses the owner: see DATABASE_OWNER_URL")
+    return error
 
 
 def _app_password(app_url: str) -> str:

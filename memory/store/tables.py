@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from pgvector.sqlalchemy import HALFVEC, SPARSEVEC
-from sqlalchemy import DateTime, LargeBinary, MetaData
+from sqlalchemy import DateTime, Double, LargeBinary, MetaData
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlmodel import Field, SQLModel
 
@@ -81,7 +81,7 @@ class MemoryRow(TenantTable, table=True):
     id: UUID = Field(primary_key=True)
     collection_id: UUID
     text: str
-    importance: float
+    importance: float = Field(sa_type=Double)
     category: str
     source: str
     details: dict[str, Any] = Field(sa_type=JSONB, sa_column_kwargs={"name": "metadata"})
@@ -180,7 +180,7 @@ class BatchRow(TenantTable, table=True):
     collection: str
     container_tag: str | None
     category: str
-    importance: float
+    importance: float = Field(sa_type=Double)
     source: str
     details: dict[str, Any] = Field(sa_type=JSONB, sa_column_kwargs={"name": "metadata"})
     created_by: UUID | None
