@@ -6,7 +6,7 @@ from uuid import UUID
 
 import anyio.from_thread
 from fastapi import Depends, File, Form, Query, Request, Response, UploadFile
-from pydantic import BeforeValidator, Field, Json
+from pydantic import BeforeValidator, Field, Json, TypeAdapter, ValidationError
 
 from api.auth import Reader, Writer
 from api.deps import Collection, Id, Services
@@ -37,6 +37,8 @@ _LONGEST_PAUSE_SECONDS = 0.5
 
 router = guarded_router("files & drop")
 
+_metadata = TypeAdapter(Json[Metadata])
+
 
 def _seconds(value: object) -> object:
     words = {"true": WAIT_SECONDS, "false": 0.0}
@@ -61,9 +63,15 @@ async def _options(
     container_tag: Annotated[ContainerTag | None, Form()] = None,
     category: Annotated[Category, Form()] = "other",
     importance: Annotated[Importance, Form()] = 0.7,
-    metadata: Annotated[Json[Metadata] | None, Form(description="a JSON object")] = None,
+    metadata: Annotated[
+        str, Form(description="a JSON object", json_schema_extra={"contentMediaType": "application/json"})
+    ] = "{}",
 ) -> DropOptions:
-    return DropOptions(container_tag=container_tag, category=category, importance=importance, metadata=metadata or {})
+    try:
+        parsed = _metadata.validate_python(metadata)
+    except ValidationError as error:
+        raise Invalid(f"metadata: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    return DropOptions(container_tag=container_tag, category=category, importance=importance, metadata=parsed)
 
 
 async def _patience(
