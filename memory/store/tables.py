@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from pgvector.sqlalchemy import HALFVEC, SPARSEVEC
-from sqlalchemy import DateTime, Double, LargeBinary, MetaData
+from sqlalchemy import BigInteger, DateTime, Double, LargeBinary, MetaData
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlmodel import Field, SQLModel
 
@@ -201,7 +201,7 @@ class FileRow(TenantTable, table=True):
     ordinal: int
     filename: str
     content_type: str
-    size: int
+    size: int = Field(sa_type=BigInteger)
     sha256: bytes = Field(sa_type=LargeBinary)
     key: str | None
     status: str
