@@ -1,8 +1,8 @@
 """The warm process that forks one limited, isolated child for each request; `guard.py` starts it and talks to it.
 
-Run as `python -m memory.adapters.forkserver WORK CONTROL PARENT`: WORK is `module:function`, CONTROL the number of an
-inherited socket, PARENT the process that must outlive it. The function takes the file and the request and returns the
-answer's bytes.
+Run as `python -m memory.adapters.forkserver WORK CONTROL PARENT`: WORK is `module:function:argument`, CONTROL an
+inherited socket's number, PARENT the process that must outlive it. The function is called once, with the argument, and
+returns the work of every child: it takes the file and the request and returns the answer's bytes.
 """
 
 import contextlib
@@ -211,8 +211,8 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=int(control_fd)) as control:
         control.set_inheritable(False)
-        module, function = work_name.split(":")
-        work: Work = getattr(importlib.import_module(module), function)
+        module, function, argument = work_name.split(":")
+        work: Work = getattr(importlib.import_module(module), function)(argument)
         # Keeps the collector from touching, and so copying, the pages that the children share.
         gc.freeze()
         Server(control, work).serve()

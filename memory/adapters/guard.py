@@ -45,8 +45,9 @@ class Limits:
 class Guard:
     """Hands files to one fork server, at most `concurrency` at once; the others wait. Safe to call from many threads.
 
-    `work` names the function as `module:function`; it gets the open file and the request and returns bytes. The server
-    starts in the background, is started again when it dies, and ends with this process.
+    `work` is `module:function:argument`: what the function returns for the argument runs in each child; it gets the
+    open file and the request and returns bytes. The server starts in the background, is started again when it dies, and
+    ends with this process.
     """
 
     def __init__(self, work: str, *, concurrency: int) -> None:

@@ -1,0 +1,50 @@
+"""Pictures: what is written on them, frame by frame."""
+
+import io
+from functools import partial
+
+from PIL import Image, ImageOps, ImageSequence
+
+from memory.adapters.reading.collector import Collector
+from memory.adapters.reading.scans import Ocr
+from memory.errors import RejectedFile
+
+MAX_PIXELS = 40_000_000
+MAX_FRAMES = 100
+TOO_LARGE = f"kept; not read, as it has more than {MAX_PIXELS // 1_000_000} million pixels; found by its name"
+
+# We check the size ourselves, before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+Image.init()
+
+
+def read_picture(data: bytes, found: Collector, ocr: Ocr) -> None:
+    """The frames of a scanned TIFF are its pages; of an animation only the first frame is read."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                found.note(TOO_LARGE)
+                return
+            pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+            for number, frame in enumerate(ImageSequence.Iterator(image), 1):
+                if frame.width * frame.height > MAX_PIXELS or number > MAX_FRAMES:
+                    found.note(f"only the pages before page {number} were read")
+                    break
+                text = ocr.text_on(partial(_upright, frame))
+                if text is None:
+                    found.note(f"not read from page {number} on: {ocr.why_not}" if number > 1 else _unread(ocr))
+                    break
+                if pages == 1:
+                    found.text(text)
+                    break
+                found.text(text, page=number)
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        raise RejectedFile("it is damaged: the picture cannot be decoded") from error
+
+
+def _upright(frame: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(frame)
+
+
+def _unread(ocr: Ocr) -> str:
+    return f"kept; its text was not read ({ocr.why_not}), found by its name"

@@ -1,0 +1,202 @@
+"""What kind of file this is: by its content first, by its name where the content leaves it open."""
+
+import io
+import json
+import mimetypes
+import re
+from enum import Enum
+from pathlib import PurePath
+
+import olefile
+
+from memory.adapters.reading.archives import Archive
+from memory.adapters.reading.tables import delimiter
+from memory.errors import RejectedFile
+
+# Without the files of the operating system: the same name means the same type everywhere.
+_BY_NAME = mimetypes.MimeTypes(filenames=())
+
+
+class Kind(Enum):
+    """The kinds that have a reader, each with its media type."""
+
+    PDF = "application/pdf"
+    DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+    PPTX = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
+    XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+    ODT = "application/vnd.oasis.opendocument.text"
+    EPUB = "application/epub+zip"
+    RTF = "application/rtf"
+    MSG = "application/vnd.ms-outlook"
+    EML = "message/rfc822"
+    PICTURE = "image/*"
+    HTML = "text/html"
+    MARKDOWN = "text/markdown"
+    JSON = "application/json"
+    XML = "application/xml"
+    CSV = "text/csv"
+    TEXT = "text/plain"
+
+
+_PICTURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+)
+# Recognised so that they are named rightly; nothing reads them yet.
+_UNREAD = (
+    (b"\x1f\x8b", "application/gzip"),
+    (b"7z\xbc\xaf\x27\x1c", "application/x-7z-compressed"),
+    (b"Rar!\x1a\x07", "application/vnd.rar"),
+    (b"ID3", "audio/mpeg"),
+    (b"OggS", "audio/ogg"),
+    (b"fLaC", "audio/flac"),
+    (b"\x1aE\xdf\xa3", "video/webm"),
+)
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_OFFICE_FOLDERS = (("word/", Kind.DOCX), ("ppt/", Kind.PPTX), ("xl/", Kind.XLSX))
+_HTML_START = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
+_TAG = re.compile(r"<[a-z!/][^<>]*>", re.I)
+_HEADER_LINE = re.compile(r"[A-Za-z][A-Za-z0-9-]*:(?:\s|$)")
+_MAIL_HEADER = re.compile(
+    r"^(received|return-path|message-id|mime-version|from|to|subject|date|delivered-to):", re.I | re.M
+)
+_TEXT_TYPES = frozenset({"application/javascript", "application/x-sh", "application/x-tex", "application/x-latex"})
+_TEXT_SUFFIXES = {
+    ".md": Kind.MARKDOWN,
+    ".markdown": Kind.MARKDOWN,
+    ".mdown": Kind.MARKDOWN,
+    ".htm": Kind.HTML,
+    ".html": Kind.HTML,
+    ".xhtml": Kind.HTML,
+    ".eml": Kind.EML,
+    ".json": Kind.JSON,
+    ".jsonl": Kind.JSON,
+    ".ndjson": Kind.JSON,
+    ".geojson": Kind.JSON,
+    ".ipynb": Kind.JSON,
+    ".xml": Kind.XML,
+    ".svg": Kind.XML,
+    ".csv": Kind.CSV,
+    ".tsv": Kind.CSV,
+    ".tab": Kind.CSV,
+}
+
+
+def binary_kind(data: bytes) -> tuple[Kind | None, str] | None:
+    """The kind and media type of a format that is known by its first bytes; the kind is None when nothing reads it.
+    None when the bytes may be text.
+    """
+    if b"%PDF-" in data[:1024]:
+        return Kind.PDF, Kind.PDF.value
+    if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _zip_kind(data)
+    if data.startswith(_OLE):
+        return _ole_kind(data)
+    if data.startswith(b"{\\rtf"):
+        return Kind.RTF, Kind.RTF.value
+    for start, media_type in _PICTURES:
+        if data.startswith(start):
+            return Kind.PICTURE, media_type
+    if data.startswith(b"BM") and int.from_bytes(data[2:6], "little") in range(26, len(data) + 4):
+        return Kind.PICTURE, "image/bmp"
+    return _riff_or_iso_kind(data) or next(((None, media) for start, media in _UNREAD if data.startswith(start)), None)
+
+
+def _riff_or_iso_kind(data: bytes) -> tuple[Kind | None, str] | None:
+    if data.startswith(b"RIFF") and data[8:12] in (b"WEBP", b"WAVE", b"AVI "):
+        return {
+            b"WEBP": (Kind.PICTURE, "image/webp"),
+            b"WAVE": (None, "audio/wav"),
+            b"AVI ": (None, "video/x-msvideo"),
+        }[data[8:12]]
+    if data[4:8] == b"ftyp":
+        brand = data[8:12]
+        if brand in (b"avif", b"avis"):
+            return Kind.PICTURE, "image/avif"
+        if brand in (b"heic", b"heix", b"mif1", b"msf1"):
+            return None, "image/heic"
+        return None, "audio/mp4" if brand.startswith(b"M4A") else "video/mp4"
+    return None
+
+
+def _zip_kind(data: bytes) -> tuple[Kind | None, str]:
+    archive = Archive(data)
+    if "mimetype" in archive.names:
+        declared = archive.read("mimetype", limit=1024).decode("ascii", errors="replace").strip()
+        kind = next((kind for kind in (Kind.EPUB, Kind.ODT) if kind.value == declared), None)
+        return kind, declared if re.fullmatch(r"[\w.+-]+/[\w.+-]+", declared) else "application/zip"
+    if "[Content_Types].xml" in archive.names:
+        for folder, kind in _OFFICE_FOLDERS:
+            if any(name.startswith(folder) for name in archive.names):
+                is_binary = "xl/workbook.bin" in archive.names
+                return (None, "application/vnd.ms-excel.sheet.binary") if is_binary else (kind, kind.value)
+    return None, "application/zip"
+
+
+def _ole_kind(data: bytes) -> tuple[Kind | None, str]:
+    """The container of Office before 2007, which also wraps what newer Office encrypts."""
+    try:
+        with olefile.OleFileIO(io.BytesIO(data)) as container:
+            if container.exists("EncryptedPackage") or container.exists("EncryptionInfo"):
+                raise RejectedFile("it is protected by a password")
+            if container.exists("__properties_version1.0"):
+                return Kind.MSG, Kind.MSG.value
+            for stream, media_type in (
+                ("WordDocument", "application/msword"),
+                ("Workbook", "application/vnd.ms-excel"),
+                ("PowerPoint Document", "application/vnd.ms-powerpoint"),
+            ):
+                if container.exists(stream):
+                    return None, media_type
+    except (OSError, IndexError, ValueError) as error:
+        raise RejectedFile("it is damaged: its container cannot be opened") from error
+    return None, "application/x-ole-storage"
+
+
+def text_kind(text: str, filename: str) -> tuple[Kind, str]:
+    """The kind and media type of a text."""
+    suffix = PurePath(filename).suffix.lower()
+    named = _TEXT_SUFFIXES.get(suffix)
+    beginning = text[:16_384]
+    if _HTML_START.match(beginning) or (named is Kind.HTML and _TAG.search(text)):
+        return Kind.HTML, Kind.HTML.value
+    if _is_mail(beginning, trusting=named is Kind.EML):
+        return Kind.EML, Kind.EML.value
+    guessed = _BY_NAME.guess_type(f"file{suffix}")[0] or Kind.TEXT.value
+    if beginning.lstrip().startswith("<?xml") or (named is Kind.XML and _TAG.search(text)):
+        return Kind.XML, guessed if guessed.endswith("xml") else Kind.XML.value
+    if named in (Kind.MARKDOWN, Kind.JSON):
+        return named, named.value
+    if named is Kind.CSV:
+        return Kind.CSV if delimiter(text, evenness=0.5) else Kind.TEXT, guessed
+    if suffix and (guessed.startswith("text/") or guessed in _TEXT_TYPES):
+        return Kind.TEXT, guessed
+    # The name says nothing, or says wrongly that this is no text.
+    if _is_json(text):
+        return Kind.JSON, Kind.JSON.value
+    if delimiter(text, evenness=0.95):
+        return Kind.CSV, Kind.CSV.value
+    return Kind.TEXT, Kind.TEXT.value
+
+
+def _is_json(text: str) -> bool:
+    if not text.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_mail(beginning: str, *, trusting: bool) -> bool:
+    head = re.split(r"\r?\n\r?\n", beginning, maxsplit=1)[0]
+    lines = [line for line in head.splitlines() if not line.startswith((" ", "\t"))]
+    if not lines or not all(_HEADER_LINE.match(line) for line in lines):
+        return False
+    known = {name.lower() for name in _MAIL_HEADER.findall(head)}
+    return bool(known) if trusting else "from" in known and len(known) >= 4
