@@ -23,6 +23,7 @@ from memory import services
 from memory.errors import AppError, Unauthorized
 from memory.settings import Settings
 from ops import parts, postgres, temporal
+from ops.processes import is_alive
 from ops.runtime import Runtime
 from workflows.policies import TASK_QUEUE
 
@@ -86,7 +87,9 @@ def _installation(settings: Settings, runtime: Runtime | None) -> str:
         if settings.database_url is not None and settings.temporal_address is not None:
             return "no `rememberos up` here; the parts are those of the settings"
         raise _Unwell("no `rememberos up` runs on this folder", "run `rememberos up`, or name its folder with --data")
-    gone = [name for name, pid in runtime.pids.items() if not psutil.pid_exists(pid)]
+    gone = [
+        name for name, pid in runtime.pids.items() if not (psutil.pid_exists(pid) and is_alive(psutil.Process(pid)))
+    ]
     if gone:
         raise _Unwell(f"not running: {', '.join(gone)}", f"see {_logs(settings)}; if `up` was killed, start it again")
     return f"running at {runtime.api_url}: {', '.join(f'{name} {pid}' for name, pid in sorted(runtime.pids.items()))}"

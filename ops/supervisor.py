@@ -208,10 +208,12 @@ class Supervisor:
         process = child.process
         if process is None:
             return
-        for step, seconds in (*child.part.stops, (signal.SIGKILL, 10.0)):
-            if process.poll() is None and (step == signal.SIGKILL or not self._hurry):
+        for step, seconds in child.part.stops:
+            if process.poll() is None and not self._hurry:
                 process.send_signal(step)
                 self._wait(process, seconds)
+        process.kill()
+        process.wait()
         self._end_rest(child)
         child.process = None
 

@@ -19,6 +19,9 @@ from ops.ports import free_port, is_free
 VERSION = "v1.5.1"
 PACKAGE = f"github.com/temporalio/cli/cmd/temporal@{VERSION}"
 
+DOWNLOAD_STALL_SECONDS = 20.0
+BUILD_STALL_SECONDS = 600.0
+
 _TAKES_PER_SECOND = 2000
 
 Say = Callable[[str], None]
@@ -140,10 +143,12 @@ def _download(cache: Path, say: Say) -> bool:
     last = watching.run(
         [sys.executable, "-m", "ops.temporal_download", str(folder), VERSION],
         dict(os.environ),
-        watching.Watch(line=lambda _: None, progress=progress, stall=20, limit=900),
+        watching.Watch(line=lambda _: None, progress=progress, stall=DOWNLOAD_STALL_SECONDS, limit=900),
         say,
     )
-    return _keep(next(folder.glob("temporal-*"), folder / "temporal"), folder, cache, say, last)
+    kept = _keep(next(folder.glob("temporal-*"), folder / "temporal"), cache, say, last)
+    shutil.rmtree(folder)
+    return kept
 
 
 def _build(cache: Path, say: Say) -> bool:
@@ -168,11 +173,18 @@ def _build(cache: Path, say: Say) -> bool:
         [go, "install", "-v", "-trimpath", "-ldflags=-s -w", PACKAGE],
         _go_environment(go, folder),
         watching.Watch(
-            line=count, progress=lambda: f"{modules} modules, {packages} packages built", stall=600, limit=3600
+            line=count,
+            progress=lambda: f"{modules} modules, {packages} packages built",
+            stall=BUILD_STALL_SECONDS,
+            limit=3600,
         ),
         say,
     )
-    return _keep(folder / "bin" / "temporal", folder, cache, say, last)
+    kept = _keep(folder / "bin" / "temporal", cache, say, last)
+    if kept:
+        # A build that failed or was ended goes on from here the next time.
+        shutil.rmtree(folder)
+    return kept
 
 
 def _go_environment(go: str, folder: Path) -> dict[str, str]:
@@ -188,12 +200,11 @@ def _go_environment(go: str, folder: Path) -> dict[str, str]:
     return environment
 
 
-def _keep(made: Path, folder: Path, cache: Path, say: Say, last: str) -> bool:
+def _keep(made: Path, cache: Path, say: Say, last: str) -> bool:
     """Moves a server that works into its place in the cache."""
     if not _works(made):
         say(f"Temporal: that did not work: {last[-300:] or 'no answer'}")
         return False
     made.replace(cache / "temporal")
-    shutil.rmtree(folder, ignore_errors=True)
     say(f"Temporal: kept as {cache / 'temporal'}")
     return True

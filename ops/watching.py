@@ -70,9 +70,9 @@ def _follow(child: subprocess.Popen[str], watch: Watch, say: Callable[[str], Non
         if progress != seen:
             seen, moved = progress, now
         if now - moved > watch.stall:
-            return f"nothing moved for {watch.stall:.0f} s"
+            return f"nothing moved for {watch.stall:g} s"
         if now - began > watch.limit:
-            return f"not done within {watch.limit:.0f} s"
+            return f"not done within {watch.limit:g} s"
         if now - told >= watch.report:
             told = now
             minutes, seconds = divmod(int(now - began), 60)
