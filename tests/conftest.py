@@ -1,23 +1,30 @@
 """Real servers for every test that needs one: Postgres with migrated databases, and a Temporal dev server."""
 
+import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
+import psycopg
 import pytest
 
+from memory.schemas import Caller
+from memory.services import Services, build, migrate
 from memory.settings import Settings
 from ops import launch
 from ops.ports import free_port
 from ops.postgres import DATABASE, OWNER, EmbeddedPostgres
 from ops.temporal import environment, find_server, is_serving, server_command
 
+_SHARED = "test_shared"
 _numbers = count(1)
 
 
@@ -26,6 +33,20 @@ class DatabaseUrls(NamedTuple):
 
     app_url: str
     owner_url: str
+
+
+Headers = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A tenant with two keys, as request headers."""
+
+    id: UUID
+    email: str
+    headers: Headers
+    read_only: Headers
+    caller: Caller
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,8 +72,6 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 @pytest.fixture(scope="session")
 def migrated(postgres: EmbeddedPostgres) -> EmbeddedPostgres:
     """The same server after `migrate`: its database is the template of every test's own."""
-    from memory.services import migrate
-
     migrate(Settings(_env_file=None, database_url=postgres.app_url, database_owner_url=postgres.owner_url))
     return postgres
 
@@ -90,3 +109,62 @@ def temporal() -> Iterator[str]:
         finally:
             server.kill()
             server.wait()
+
+
+@pytest.fixture(scope="session")
+def settings(migrated: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    migrated.administer(f"CREATE DATABASE {_SHARED} TEMPLATE {DATABASE} OWNER {OWNER};")
+    app_url, owner_url = (
+        url.replace(f"/{DATABASE}?", f"/{_SHARED}?") for url in (migrated.app_url, migrated.owner_url)
+    )
+    folder: Path = tmp_path_factory.mktemp("data")
+    yield Settings(
+        _env_file=None,
+        rememberos_data=folder,
+        database_url=app_url,
+        database_owner_url=owner_url,
+        public_base_url="http://api.test",
+    )
+    migrated.administer(f"DROP DATABASE {_SHARED} WITH (FORCE);")
+
+
+@pytest.fixture(scope="session")
+def services(settings: Settings) -> Iterator[Services]:
+    built = build(settings)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def new_tenant(services: Services, settings: Settings) -> Callable[..., Tenant]:
+    assert settings.database_owner_url is not None
+    owner_url = settings.database_owner_url.get_secret_value()
+
+    def make(*, admin: bool = False) -> Tenant:
+        number = next(_numbers)
+        made = services.accounts.create_tenant(email=f"tenant-{number}@example.org", admin=admin)
+        read_only = f"mv_read-only-{number:020}"
+        with psycopg.connect(owner_url) as owner:
+            owner.execute(
+                "insert into keys (tenant_id, id, hash, prefix, label, is_main, read_only) "
+                "values (%s, gen_random_uuid(), %s, 'mv_read-', 'dashboard', false, true)",
+                (made.tenant_id, hashlib.sha256(read_only.encode()).digest()),
+            )
+        return Tenant(
+            id=made.tenant_id,
+            email=made.email,
+            headers=_bearer(made.api_key),
+            read_only=_bearer(read_only),
+            caller=services.accounts.authenticate(made.api_key),
+        )
+
+    return make
+
+
+@pytest.fixture
+def tenant(new_tenant: Callable[..., Tenant]) -> Tenant:
+    return new_tenant()
+
+
+def _bearer(key: str) -> Headers:
+    return {"Authorization": f"Bearer {key}"}
