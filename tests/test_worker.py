@@ -1,0 +1,175 @@
+"""The worker as a process: patient at its start, unharmed by the loss of Temporal, replaceable at any moment."""
+
+import asyncio
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from pydantic import SecretStr
+
+from api.temporal import WorkflowClient
+from memory.drops import IncomingFile
+from memory.schemas import BatchProgress, Caller, DropOptions
+from memory.services import Services, build
+from memory.settings import Settings
+from ops import launch
+from ops.ports import free_port
+from ops.temporal import environment, find_server, server_command
+from tests.conftest import DatabaseUrls
+
+FILES = 120
+PARAGRAPHS = 3
+
+
+@dataclass
+class Stage:
+    """A house of one tenant, a Temporal server with its state in a file, and workers, all of them killable."""
+
+    folder: Path
+    settings: Settings
+    services: Services
+    caller: Caller
+    temporal_port: int
+    children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.temporal_port}"
+
+    def start_temporal(self) -> subprocess.Popen[bytes]:
+        command = server_command(
+            find_server(lambda _: None), port=self.temporal_port, ui_port=None, database=self.folder / "temporal.db"
+        )
+        return self._start(command, environment())
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        assert self.settings.database_url is not None
+        settings = {
+            "DATABASE_URL": self.settings.database_url.get_secret_value(),
+            "REMEMBEROS_DATA": str(self.settings.rememberos_data),
+            "TEMPORAL_ADDRESS": self.address,
+            "OCR_ENGINE": "off",
+        }
+        return self._start([sys.executable, "-P", "-m", "worker"], {"PATH": os.defpath, **settings})
+
+    def drop(self) -> UUID:
+        """A batch of several seconds of work, accepted and not started."""
+        texts = [
+            "\n\n".join(f"Paragraph {p} of file {n}. " + "Bees fly out in spring. " * 45 for p in range(PARAGRAPHS))
+            for n in range(FILES)
+        ]
+        files = [IncomingFile(f"{n}.txt", "text/plain", io.BytesIO(text.encode())) for n, text in enumerate(texts)]
+        return self.services.drops.open(self.caller, "garden", files, DropOptions()).batch_id
+
+    def start_drop(self, batch_id: UUID) -> None:
+        async def start() -> None:
+            client = WorkflowClient(self.address, "default")
+            while not await client.start_drop(str(self.caller.tenant_id), str(batch_id)):
+                await asyncio.sleep(0.1)
+
+        asyncio.run(start())
+
+    def wait(self, batch_id: UUID, until: Callable[[BatchProgress], bool]) -> BatchProgress:
+        pause = threading.Event()
+        while not until(progress := self.services.drops.progress(self.caller, batch_id)):
+            pause.wait(0.05)
+        return progress
+
+    def _start(self, command: list[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(
+            launch.command(command, death=signal.SIGKILL),
+            env=variables,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.children.append(child)
+        return child
+
+
+@pytest.fixture
+def stage(database: DatabaseUrls, tmp_path: Path) -> Iterator[Stage]:
+    settings = Settings(_env_file=None, rememberos_data=tmp_path / "data", database_url=database.app_url)
+    services = build(settings)
+    key = services.accounts.create_tenant(email="a@example.org").api_key
+    stage = Stage(tmp_path, settings, services, services.accounts.authenticate(key), free_port())
+    yield stage
+    for child in reversed(stage.children):
+        child.kill()
+        child.wait()
+    services.close()
+
+
+def kill(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    child.wait()
+
+
+def is_under_way(progress: BatchProgress) -> bool:
+    return progress.done > 0
+
+
+def is_complete(progress: BatchProgress) -> bool:
+    return progress.complete
+
+
+def assert_each_chunk_is_there_once(stage: Stage, progress: BatchProgress) -> None:
+    assert (progress.total, progress.done, progress.failed) == (FILES, FILES, 0)
+    ids = [memory_id for file in progress.files for memory_id in file.memory_ids]
+    assert len(set(ids)) == len(ids) == sum(file.chunks for file in progress.files)
+    assert stage.services.collections.get(stage.caller, "garden").memory_count == len(ids)
+    first = [
+        stage.services.memories.get(stage.caller, "garden", memory_id) for memory_id in progress.files[0].memory_ids
+    ]
+    assert [memory.metadata["chunk_index"] for memory in first] == list(range(progress.files[0].chunks))
+
+
+def test_a_worker_waits_for_temporal_and_survives_its_death(stage: Stage) -> None:
+    worker = stage.start_worker()
+    batch_id = stage.drop()
+    temporal = stage.start_temporal()
+    stage.start_drop(batch_id)
+
+    assert stage.wait(batch_id, is_under_way).pending > 0
+    kill(temporal)
+    stage.start_temporal()
+
+    assert_each_chunk_is_there_once(stage, stage.wait(batch_id, is_complete))
+    worker.terminate()
+    assert worker.wait() == 0
+
+
+def test_what_a_killed_worker_left_is_finished_by_the_next(stage: Stage) -> None:
+    stage.start_temporal()
+    worker = stage.start_worker()
+    batch_id = stage.drop()
+    stage.start_drop(batch_id)
+
+    assert stage.wait(batch_id, is_under_way).pending > 0
+    kill(worker)
+    stage.start_worker()
+
+    assert_each_chunk_is_there_once(stage, stage.wait(batch_id, is_complete))
+
+
+def test_a_worker_can_be_asked_to_end_while_temporal_is_away(stage: Stage) -> None:
+    worker = stage.start_worker()
+
+    worker.terminate()
+
+    assert worker.wait() in (0, -signal.SIGTERM)
+
+
+def test_a_worker_that_cannot_work_says_so_by_its_exit_code(stage: Stage) -> None:
+    stage.settings = stage.settings.model_copy(update={"database_url": SecretStr("")})
+
+    assert stage.start_worker().wait() == 1
