@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
+from api.__main__ import _listen
+
 
 @contextmanager
 def _serving(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
@@ -57,3 +59,12 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert f"API_PORT={port}" in said
     assert "Traceback" not in said
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    listener = _listen("127.0.0.1", 0)
+    with listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            # What asyncio looks at before it switches Nagle's algorithm off.
+            assert accepted.proto == socket.IPPROTO_TCP
