@@ -66,6 +66,13 @@ BREACHES = {
         ("memory/drops.py", "import unstructured"),
         ("ops/processes.py", "import rapidocr"),
     ],
+    "The worker hands": [
+        ("memory/adapters/documents.py", "from memory.adapters.reading import files"),
+    ],
+    "Libraries that read": [
+        ("memory/adapters/documents.py", "import unstructured"),
+        ("memory/chunking.py", "from lxml import html"),
+    ],
 }
 
 WORKER_KNOWS = [
