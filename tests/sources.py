@@ -76,6 +76,11 @@ def _attributes(source: str) -> set[str]:
     return {ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
 
 
+def attributes(sources: Sources) -> set[str]:
+    """Last parts of all dotted expressions."""
+    return {name.rpartition(".")[2] for source in sources.values() for name in _attributes(source)}
+
+
 def called_activities(sources: Sources) -> set[str]:
     """Names of what workflows execute as activities: the method's own name, or the string they name it by."""
     found: set[str] = set()

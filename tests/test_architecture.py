@@ -199,6 +199,12 @@ def test_every_setting_is_in_the_readme_and_nothing_else() -> None:
     assert sources.settings_table(table) == {"A", "B_C"}
 
 
+def test_every_setting_is_read_by_somebody(product: dict[str, str]) -> None:
+    readers = {path: source for path, source in product.items() if path != "memory/settings.py"}
+    assert set(Settings.model_fields) - sources.attributes(readers) == set()
+    assert sources.attributes({"a.py": "built(settings.api_host).x"}) == {"api_host", "x"}
+
+
 def test_every_activity_that_a_workflow_calls_is_registered(product: dict[str, str]) -> None:
     registered = {activity.__name__ for activity in worker.activities(cast("Services", Mock()))}
 
