@@ -55,7 +55,7 @@ def demo(data: Data = None, port: Port = None) -> None:
 
 @app.command()
 def migrate(data: Data = None) -> None:
-    """Upgrade the database schema, as its owner."""
+    """Upgrade the database schema, as its owner, and make the first tenant where BOOTSTRAP_ settings name it."""
     from ops import upkeep  # here and below: it loads the whole house, which `up` must not carry
 
     with upkeep.with_database(_settings(data)) as settings:
@@ -80,12 +80,15 @@ def create_tenant(
 
 
 @app.command()
-def doctor(data: Data = None) -> None:
+def doctor(
+    data: Data = None,
+    only: Annotated[str | None, typer.Option(help="Check this part alone.", show_default=False)] = None,
+) -> None:
     """Check every part; say what is wrong and what to do. Exit code 1 when something is."""
     from ops import doctor as examination
 
     healthy = True
-    for finding in examination.examine(_settings(data)):
+    for finding in examination.examine(_settings(data), only=only):
         console.print(f"{'ok ' if finding.remedy is None else 'BAD'}  {finding.part}: {finding.text}")
         if finding.remedy is not None:
             healthy = False

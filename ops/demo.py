@@ -13,9 +13,9 @@ from ops.local import Serving
 
 COLLECTION = "examples"
 QUESTIONS = (
-    "Who may sign an invoice above 10,000?",
-    "How long is the warranty on the pump?",
-    "When does the ferry leave?",
+    "How tight should the seatpost clamp be?",
+    "Why are the carbon forks late?",
+    "Until when is spray booth 2 closed?",
 )
 
 _EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -28,7 +28,7 @@ def run(serving: Serving, console: Console) -> None:
     """Drops, waits and searches. Raises Misconfigured, Unavailable."""
     if serving.admin_key is None:
         raise Misconfigured("the demonstration needs the first tenant's key: set BOOTSTRAP_KEY to it")
-    files = sorted(file for file in _EXAMPLES.iterdir() if file.is_file() and file.suffix != ".py")
+    files = sorted(file for file in _EXAMPLES.iterdir() if file.name != "questions.json")
     client = Client(serving.runtime.api_url, serving.admin_key)
     console.print(f"\nDropping {len(files)} files of {_EXAMPLES.name}/ as one batch")
     accepted = client.drop(f"/v1/memory/collections/{COLLECTION}/drop?async_ingest=true", files)
@@ -68,11 +68,9 @@ def _report(batch: dict[str, Any], refused: list[dict[str, Any]], console: Conso
 
 
 def _search(client: Client, question: str, console: Console) -> None:
-    answer = client.post(
-        f"/v1/memory/collections/{COLLECTION}/search", {"query": question, "limit": _HITS_SHOWN, "min_score": 0}
-    )
+    answer = client.post(f"/v1/memory/collections/{COLLECTION}/search", {"query": question, "limit": _HITS_SHOWN})
     console.print(f"\n? {question}   ({answer['search_ms']:.0f} ms)")
     for hit in answer["results"]:
         text = " ".join(hit["text"].split())
         shown = text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]}…"
-        console.print(f"  {hit['score']:.2f}  {hit['source']}  {shown}")
+        console.print(f"  {hit['score']:.2f}  {hit['metadata']['filename']}: {shown}")

@@ -20,7 +20,7 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
 from memory import services
-from memory.errors import AppError, Unauthorized
+from memory.errors import AppError, Invalid, Unauthorized
 from memory.settings import Settings
 from ops import parts, postgres, temporal
 from ops.processes import is_alive
@@ -45,8 +45,8 @@ class _Unwell(Exception):
         self.remedy = remedy
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
-    """One finding per part, the parts that others need first."""
+def examine(settings: Settings, *, only: str | None = None) -> Iterator[Finding]:
+    """One finding per part, the parts that others need first; or for one part alone. Raises Invalid."""
     runtime = Runtime.read(settings.rememberos_data)
     checks: tuple[tuple[str, Callable[[Settings, Runtime | None], str]], ...] = (
         ("data folder", _data_folder),
@@ -60,7 +60,11 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("OCR", _ocr),
         ("secrets", _secrets),
     )
+    if only is not None and only not in dict(checks):
+        raise Invalid(f"no such part: {only}; there are {', '.join(dict(checks))}")
     for part, check in checks:
+        if only not in (None, part):
+            continue
         try:
             yield Finding(part, check(settings, runtime))
         except _Unwell as trouble:

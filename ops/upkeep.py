@@ -10,6 +10,7 @@ from memory import services
 from memory.errors import Misconfigured
 from memory.logs import configure_logging
 from memory.settings import Settings
+from ops.bootstrap import first_tenant
 from ops.postgres import EmbeddedPostgres
 from ops.runtime import Runtime
 
@@ -44,8 +45,13 @@ def with_database(settings: Settings) -> Iterator[Settings]:
 
 
 def migrate(settings: Settings) -> None:
-    """Upgrades the schema as its owner. Raises Misconfigured, Unavailable."""
+    """Upgrades the schema as its owner; makes the first tenant where both BOOTSTRAP_ settings name it.
+
+    Raises Invalid, Misconfigured, Unavailable.
+    """
     services.migrate(settings)
+    if settings.bootstrap_email is not None and settings.bootstrap_key is not None:
+        first_tenant(settings)
 
 
 def create_tenant(settings: Settings, *, email: str, name: str | None, admin: bool, tier: str) -> dict[str, Any]:
