@@ -57,6 +57,7 @@ class Collections:
     def delete(self, caller: Caller, name: str) -> Collection:
         """Removes the collection, its memories and the files that only they carried; what it was. Raises NotFound."""
         with self._database.transaction(caller.tenant_id) as session:
+            _known(collections.hold(session, name), name)
             collection = _known(collections.find(session, name), name)
             held = files.hold_of_collection(session, collection.id)
             collections.delete(session, collection.id)

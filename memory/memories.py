@@ -1,13 +1,15 @@
 """Memories: what agents and people tell the house, and its fate."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 from memory.collections import remove_objects
 from memory.embedding import Embedding
 from memory.errors import BadRequest, Invalid, NotFound
-from memory.ports import ObjectStore
+from memory.ports import ObjectStore, Vectors
 from memory.schemas import Author, Caller, Memory, MemoryCreate, MemoryFilter, MemoryPatch
 from memory.statistics import Statistics
 from memory.store import collections, files, memories
@@ -15,6 +17,7 @@ from memory.store.database import Database
 from memory.store.memories import NewMemory
 
 FILE_LINK_SECONDS = 3600
+_NOT_HERE = "no such memory in this collection"
 _NEVER_NULL = frozenset({"text", "importance", "category", "metadata"})
 
 
@@ -78,30 +81,51 @@ class Memories:
         for name in sorted(_NEVER_NULL & changes.keys()):
             if changes[name] is None:
                 raise Invalid(f"{name} must not be null")
-        text = changes.get("text")
         with self._database.transaction(caller.tenant_id) as session:
             before = _known(memories.find(session, collection, memory_id))
-            if not changes:
-                raise BadRequest("nothing to change: send at least one field of a memory")
-        vector = None if text is None or text == before.text else self._embedding.embed([text])[0]
+        if not changes:
+            raise BadRequest("nothing to change: send at least one field of a memory")
+        rewritten = None if changes.get("text", before.text) == before.text else self._rewritten(changes["text"])
+        after = self._changed(caller, collection, memory_id, changes, rewritten)
+        if after is None:
+            # Another PATCH came between with another text, so that ours is a change after all.
+            after = self._changed(caller, collection, memory_id, changes, self._rewritten(changes["text"]))
+        return linked(_known(after), self._objects)
+
+    def _rewritten(self, text: str) -> "_Rewritten":
+        return _Rewritten(text, self._embedding.embed([text])[0], self._embedding.model_id)
+
+    def _changed(
+        self,
+        caller: Caller,
+        collection: str,
+        memory_id: UUID,
+        changes: dict[str, Any],
+        rewritten: "_Rewritten | None",
+    ) -> Memory | None:
+        """The memory after `changes`; None when they change its text and nothing is ready for that."""
         with self._database.transaction(caller.tenant_id) as session:
             before = _known(memories.find(session, collection, memory_id, for_update=True))
-            if text is not None and text != before.text:
-                # Another PATCH may have changed the text since: then the vector is made while the row waits.
-                vector = self._embedding.embed([text])[0] if vector is None else vector
-                collection_id = collections.ensure(session, caller.tenant_id, collection)
-                memories.keep_version(session, caller.tenant_id, memory_id, author=_author(caller))
+            # Never before the last change: the clocks of two machines differ, and history has no negative spans.
+            now = max(datetime.now(UTC), before.updated_at + timedelta(microseconds=1))
+            collection_id = collections.find_id(session, collection)
+            if changes.get("text", before.text) != before.text:
+                if rewritten is None or collection_id is None:
+                    return None
+                memories.keep_version(session, caller.tenant_id, memory_id, author=_author(caller), now=now)
                 memories.write_vectors(
                     session,
                     caller.tenant_id,
                     collection_id,
-                    [(memory_id, vector)],
-                    model_id=self._embedding.model_id,
+                    [(memory_id, rewritten.vector)],
+                    model_id=rewritten.model_id,
                 )
-                memories.write_terms(session, caller.tenant_id, collection_id, [(memory_id, text)])
-            memories.update(session, memory_id, changes)
-            after = _known(memories.find(session, collection, memory_id))
-        return linked(after, self._objects)
+                memories.write_terms(session, caller.tenant_id, collection_id, [(memory_id, rewritten.text)])
+            memories.update(session, memory_id, changes, now=now)
+            after = memories.find_many(session, [memory_id])[0]
+        if collection_id is not None:
+            self._statistics.changed(caller.tenant_id, collection_id)
+        return after
 
     def delete(self, caller: Caller, collection: str, memory_id: UUID) -> None:
         """Removes the memory and the files that only it carried. Raises NotFound."""
@@ -109,11 +133,22 @@ class Memories:
             _known(memories.find(session, collection, memory_id))
             collection_id = collections.find_id(session, collection)
             held = files.hold_of_memories(session, [memory_id])
-            memories.delete(session, [memory_id])
+            if not memories.delete(session, [memory_id]):
+                # Of two deletions at once one came too late.
+                raise NotFound(_NOT_HERE)
             keys = files.release(session, held)
         remove_objects(self._objects, keys)
         if collection_id is not None:
             self._statistics.changed(caller.tenant_id, collection_id)
+
+
+@dataclass(frozen=True)
+class _Rewritten:
+    """A new text with its vector, made before any transaction is open."""
+
+    text: str
+    vector: Vectors
+    model_id: int
 
 
 def linked(memory: Memory, objects: ObjectStore) -> Memory:
@@ -133,5 +168,5 @@ def _author(caller: Caller) -> Author:
 
 def _known(memory: Memory | None) -> Memory:
     if memory is None:
-        raise NotFound("no such memory in this collection")
+        raise NotFound(_NOT_HERE)
     return memory

@@ -12,8 +12,10 @@ from memory.errors import Unavailable
 from memory.memories import linked
 from memory.ports import ObjectStore, Vectors
 from memory.schemas import Caller, Memory, SearchHit, SearchRequest, SearchResponse
+from memory.statistics import SMALL, Statistics
 from memory.store import collections, memories, search, statistics
 from memory.store.database import Database, Session
+from memory.store.statistics import TermCounts
 
 _log = logging.getLogger(__name__)
 
@@ -25,10 +27,11 @@ _DEPTH = 100
 class Search:
     """Hybrid, vector and text search over one collection or all."""
 
-    def __init__(self, database: Database, embedding: Embedding, objects: ObjectStore) -> None:
+    def __init__(self, database: Database, embedding: Embedding, objects: ObjectStore, statistics: Statistics) -> None:
         self._database = database
         self._embedding = embedding
         self._objects = objects
+        self._statistics = statistics
 
     def search(self, caller: Caller, collection: str | None, wanted: SearchRequest) -> SearchResponse:
         """The best `limit` current memories; `collection` None searches all. An unknown collection is empty.
@@ -37,9 +40,13 @@ class Search:
         """
         started = time.perf_counter()
         vector = self._embedded(wanted)
+        mode = "text" if vector is None else wanted.mode
+        # Asked before the transaction: who waits for a second connection while holding one may wait for ever.
+        model_id = 0 if vector is None else self._embedding.model_id
         embedded = time.perf_counter()
         with self._database.transaction(caller.tenant_id) as session:
             collection_ids = _collection_ids(session, collection)
+            counts = _counts(session, wanted.query, collection_ids) if mode != "vector" else TermCounts()
             query = search.Query(
                 collection_ids=collection_ids,
                 filters=search.Filters(
@@ -49,16 +56,20 @@ class Search:
                     include_archived=wanted.include_archived,
                 ),
                 vector=vector,
-                model_id=0 if vector is None else self._embedding.model_id,
+                model_id=model_id,
                 min_score=wanted.min_score,
-                weights={} if wanted.mode == "vector" else _weights(session, wanted.query, collection_ids),
+                weights=_weights(counts),
                 depth=_DEPTH,
             )
-            ranked = _ranked(search.candidates(session, query), wanted.mode)
+            ranked = _ranked(search.candidates(session, query), mode)
             # Ties are broken by importance and age, which only the memories know: read a few more than are asked for.
             ranked = _with_ties(ranked, wanted.limit)
             found = memories.find_many(session, [hit.memory_id for hit in ranked])
-        hits = _hits(found, ranked, wanted)
+        for collection_id, documents in counts.counted_now.items():
+            if documents >= SMALL:
+                # Whoever wrote them went down before their terms were counted: without that every search is slow.
+                self._statistics.changed(caller.tenant_id, collection_id)
+        hits = _hits(found, ranked, mode, wanted.limit)
         done = time.perf_counter()
         return SearchResponse(
             results=[hit.model_copy(update={"images": linked(hit, self._objects).images}) for hit in hits],
@@ -95,12 +106,13 @@ def _collection_ids(session: Session, collection: str | None) -> list[UUID]:
     return [] if found is None else [found]
 
 
-def _weights(session: Session, query: str, collection_ids: Sequence[UUID]) -> dict[str, float]:
-    """Inverse document frequency of each lexeme of the query; one that no statistics know is as rare as can be."""
+def _counts(session: Session, query: str, collection_ids: Sequence[UUID]) -> TermCounts:
     lexemes = statistics.query_lexemes(session, query)
-    if not lexemes or not collection_ids:
-        return {}
-    counts = statistics.count(session, collection_ids, lexemes)
+    return statistics.count(session, collection_ids, lexemes) if lexemes and collection_ids else TermCounts()
+
+
+def _weights(counts: TermCounts) -> dict[str, float]:
+    """Inverse document frequency of each lexeme of the query; one that no statistics know is as rare as can be."""
     return {
         lexeme: math.log(1 + (max(counts.documents - holding, 0) + 0.5) / (holding + 0.5))
         for lexeme, holding in counts.holding.items()
@@ -125,7 +137,7 @@ def _with_ties(ranked: Sequence[_Scored], limit: int) -> list[_Scored]:
     return [hit for number, hit in enumerate(ranked) if number < limit or hit.fused == ranked[limit - 1].fused]
 
 
-def _hits(found: Sequence[Memory], ranked: Sequence[_Scored], wanted: SearchRequest) -> list[SearchHit]:
+def _hits(found: Sequence[Memory], ranked: Sequence[_Scored], mode: str, limit: int) -> list[SearchHit]:
     scores = {hit.memory_id: hit for hit in ranked}
     in_order = sorted(
         found,
@@ -136,10 +148,10 @@ def _hits(found: Sequence[Memory], ranked: Sequence[_Scored], wanted: SearchRequ
         SearchHit(
             **dict(memory),
             score=_clamped(scores[memory.id].fused),
-            vector_score=None if wanted.mode == "text" else _clamped(scores[memory.id].cosine),
-            text_score=None if wanted.mode == "vector" else _clamped(scores[memory.id].text),
+            vector_score=None if mode == "text" else _clamped(scores[memory.id].cosine),
+            text_score=None if mode == "vector" else _clamped(scores[memory.id].text),
         )
-        for memory in in_order[: wanted.limit]
+        for memory in in_order[:limit]
     ]
 
 

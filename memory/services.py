@@ -57,7 +57,7 @@ def build(settings: Settings, *, reader: FileReader | None = None) -> Services:
         accounts=Accounts(database),
         collections=Collections(database, objects),
         memories=Memories(database, embedding, objects, statistics),
-        search=Search(database, embedding, objects),
+        search=Search(database, embedding, objects, statistics),
         drops=Drops(database=database, embedding=embedding, objects=objects, statistics=statistics, reader=reader),
         objects=objects,
         embedder=embedder,

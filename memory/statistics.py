@@ -6,7 +6,7 @@ import time
 from uuid import UUID
 
 from memory.errors import AppError
-from memory.store import statistics
+from memory.store import collections, statistics
 from memory.store.database import Database
 
 _log = logging.getLogger(__name__)
@@ -15,6 +15,7 @@ _log = logging.getLogger(__name__)
 SMALL = 2_000
 _GROWTH = 1.2
 _LOOK_EVERY_SECONDS = 0.5
+_AFTER_TROUBLE_SECONDS = 5.0
 _QUIET_SECONDS = 2.0
 _BETWEEN_QUIET_REFRESHES_SECONDS = 30.0
 
@@ -44,16 +45,23 @@ class Statistics:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(_LOOK_EVERY_SECONDS):
+        pause = _LOOK_EVERY_SECONDS
+        while not self._stopping.wait(pause):
+            pause = _LOOK_EVERY_SECONDS
             with self._lock:
                 waiting = list(self._changed_at.items())
             for collection, changed_at in waiting:
                 try:
                     settled = self._bring_up(*collection, quiet_since=changed_at)
                 except AppError as error:
-                    # Stale statistics only blur the ranking a little; the next look tries again.
+                    # Stale statistics only blur the ranking a little; a later look tries again.
                     _log.warning("statistics not refreshed: %s", error)
-                    settled = False
+                    pause = _AFTER_TROUBLE_SECONDS
+                    break
+                except Exception as error:  # noqa: BLE001  a fault over one collection must not end it for all
+                    # The kind alone: a message of Postgres may hold what a tenant wrote.
+                    _log.error("statistics of a collection given up: %s", type(error).__name__)
+                    settled = True
                 with self._lock:
                     if settled and self._changed_at.get(collection) == changed_at:
                         del self._changed_at[collection]
@@ -64,7 +72,9 @@ class Statistics:
         quiet = now - quiet_since >= _QUIET_SECONDS
         rested = now - self._refreshed_at.get((tenant_id, collection_id), -1e9) >= _BETWEEN_QUIET_REFRESHES_SECONDS
         with self._database.transaction(tenant_id) as session:
-            documents = statistics.count_documents(session, [collection_id])
+            if not collections.keep(session, collection_id):
+                return True
+            documents = statistics.count_documents(session, collection_id)
             kept = statistics.kept_documents(session, collection_id)
             if documents < SMALL:
                 if kept is not None:

@@ -43,6 +43,21 @@ def find_id(session: Session, name: str) -> UUID | None:
     return found
 
 
+def hold(session: Session, name: str) -> UUID | None:
+    """Locks the collection against every writer until the transaction ends. It comes before its files and memories:
+    who takes locks in another order can wait in a circle."""
+    held: UUID | None = session.execute(
+        text("select id from collections where name = :name for update"), {"name": name}
+    ).scalar_one_or_none()
+    return held
+
+
+def keep(session: Session, collection_id: UUID) -> bool:
+    """Keeps the collection from being deleted before the transaction ends; false when it is gone."""
+    kept = session.execute(text("select id from collections where id = :id for key share"), {"id": collection_id})
+    return kept.one_or_none() is not None
+
+
 def all_ids(session: Session) -> list[UUID]:
     return list(session.execute(text("select id from collections")).scalars())
 

@@ -199,32 +199,38 @@ def listed(session: Session, collection_id: UUID, wanted: MemoryFilter) -> tuple
     return [Memory.model_validate(fields(row)) for row in rows.mappings()], total
 
 
-def update(session: Session, memory_id: UUID, changes: Mapping[str, Any]) -> None:
+def update(session: Session, memory_id: UUID, changes: Mapping[str, Any], *, now: datetime) -> None:
     """Sets the columns named in `changes` (names of `schemas.MemoryPatch`) and counts a version."""
     assignments = "".join(f", {column} = %({column})s" for column in changes)
     values = {name: Jsonb(value) if name == "metadata" else value for name, value in changes.items()}
     session.connection().exec_driver_sql(
-        f"update memories set version = version + 1, updated_at = now() {assignments} where id = %(id)s",
-        {**values, "id": memory_id},
+        f"update memories set version = version + 1, updated_at = %(now)s {assignments} where id = %(id)s",
+        {**values, "id": memory_id, "now": now},
     )
 
 
-def keep_version(session: Session, tenant_id: UUID, memory_id: UUID, *, author: Author) -> None:
+def keep_version(session: Session, tenant_id: UUID, memory_id: UUID, *, author: Author, now: datetime) -> None:
     """Keeps what the memory says now as history, before its text is changed; the new text is valid from now."""
     session.execute(
         text(
             """
             insert into memory_versions (tenant_id, memory_id, version, text, valid_from, valid_to, reason,
                                          changed_by, changed_by_label)
-            select tenant_id, id, version, text, valid_from, now(), 'edited', :changed_by, :label
+            select tenant_id, id, version, text, valid_from, :now, 'edited', :changed_by, :label
             from memories where tenant_id = :tenant_id and id = :id
             """
         ),
-        {"tenant_id": tenant_id, "id": memory_id, "changed_by": author.id, "label": author.label},
+        {"tenant_id": tenant_id, "id": memory_id, "changed_by": author.id, "label": author.label, "now": now},
     )
-    session.execute(text("update memories set valid_from = now() where id = :id"), {"id": memory_id})
+    session.execute(text("update memories set valid_from = :now where id = :id"), {"id": memory_id, "now": now})
 
 
-def delete(session: Session, memory_ids: Sequence[UUID]) -> None:
-    """Removes memories from all their tables; what their files were is asked before (`files.hold_of_memories`)."""
-    session.execute(text("delete from memories where id = any (:ids)"), {"ids": list(memory_ids)})
+def delete(session: Session, memory_ids: Sequence[UUID]) -> list[UUID]:
+    """Removes memories from all their tables; the ids of those that were still there.
+
+    What their files were is asked before (`files.hold_of_memories`).
+    """
+    removed = session.execute(
+        text("delete from memories where id = any (:ids) returning id"), {"ids": list(memory_ids)}
+    )
+    return list(removed.scalars())

@@ -12,6 +12,8 @@ from sqlmodel import Session
 from memory.ports import Vectors
 from memory.store import lexemes
 
+# Thousands of memories that say the same are looked through for the most important; beyond that any of them will do.
+_MOST_FOR_TIES = 20_000
 # A filter that leaves at most so many memories is resolved first; behind a wider one candidates are filtered after.
 _SELECTIVE = 10_000
 
@@ -55,10 +57,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What one look into the arms gave. `exhausted`: a deeper look would find no more visible memories."""
+    """What one look into the arms gave.
+
+    `exhausted`: a deeper look would find no more visible memories, or none that the depth has room for.
+    `tied`: some that lie deeper may be as near as the last one, and then importance and age decide.
+    """
 
     found: list[Candidate]
     exhausted: bool
+    tied: bool
 
 
 def candidates(session: Session, query: Query) -> list[Candidate]:
@@ -67,27 +74,27 @@ def candidates(session: Session, query: Query) -> list[Candidate]:
         return []
     values = _values(query)
     selective = query.filters.narrow and _is_selective(session, query, values)
-    fetch = query.depth if selective else 2 * query.depth
+    fetch = 2 * query.depth
     while True:
         looked = _look(session, query, {**values, "fetch": fetch}, selective=selective, fetch=fetch)
-        if looked.exhausted:
+        if looked.exhausted and (not looked.tied or fetch > _MOST_FOR_TIES):
             return looked.found
         fetch *= 8
 
 
 def _look(session: Session, query: Query, values: dict[str, Any], *, selective: bool, fetch: int) -> Candidates:
     rows = session.connection().exec_driver_sql(_statement(query, selective=selective), values).all()
-    fetched = {"vector": 0, "text": 0}
-    found = []
-    for row in rows:
-        if row.memory_id is None:
-            fetched[row.arm] = row.fetched
-        else:
-            found.append(row)
-    exhausted = all(
-        count < fetch or sum(1 for row in found if arm in row.arm) >= query.depth for arm, count in fetched.items()
+    arms = [row for row in rows if row.memory_id is None]
+    found = [row for row in rows if row.memory_id is not None]
+    full = {row.arm for row in arms if row.fetched == fetch}
+    filled = {row.arm for row in arms if sum(row.arm in hit.arm for hit in found) >= query.depth}
+    # What ties in everything ties in the vector arm.
+    deciding = "text" if query.vector is None else "vector"
+    return Candidates(
+        [Candidate(row.memory_id, row.cosine, row.bm25) for row in found],
+        exhausted=full <= filled,
+        tied=any(row.tied for row in arms if row.arm == deciding and row.arm in full),
     )
-    return Candidates([Candidate(row.memory_id, row.cosine, row.bm25) for row in found], selective or exhausted)
 
 
 def _values(query: Query) -> dict[str, Any]:
@@ -167,10 +174,18 @@ def _statement(query: Query, *, selective: bool) -> str:
     return f"""
         with {", ".join(parts)}
         select c.memory_id, c.arm, {"coalesce(v.cosine, 0)" if with_vector else "0"} as cosine,
-               {"coalesce(t.bm25, 0)" if with_text else "0"} as bm25, 0 as fetched
+               {"coalesce(t.bm25, 0)" if with_text else "0"} as bm25, 0 as fetched, false as tied
         from candidates c {_cosine_of_candidate(query) if with_vector else ""} {_BM25_OF_CANDIDATE if with_text else ""}
         union all
-        {" union all ".join(f"select null, '{arm}', 0, 0, (select count(*) from {arm}_arm)" for arm in arms)}
+        {" union all ".join(_end_of_arm(arm) for arm in arms)}
+    """
+
+
+def _end_of_arm(arm: str) -> str:
+    """How much of an arm was fetched, and whether its last row is as near as the last that is a candidate."""
+    return f"""
+        select null, '{arm}', 0, 0, (select count(*) from {arm}_arm),
+               coalesce((select max(distance) from {arm}_arm) = (select max(distance) from {arm}_seen), false)
     """
 
 
@@ -209,11 +224,7 @@ def _vector_arm(query: Query, visible: str, *, selective: bool) -> str:
     """
     return f"""
         vector_arm as materialized (select * from ({scanned}) as near where distance <= %(farthest)s),
-        vector_seen as (
-            select a.memory_id from vector_arm a
-            cross join lateral (select from memories m where m.id = a.memory_id and {visible} limit 1) as visible
-            order by a.distance limit %(depth)s
-        )
+        {_seen("vector", visible)}
     """
 
 
@@ -221,12 +232,22 @@ def _text_arm(visible: str, *, selective: bool) -> str:
     allowed = "(select array_agg(id) from allowed)" if selective else "null::uuid[]"
     return f"""
         text_arm as materialized (
-            select * from search_terms(%(wanted)s::tsquery,
+            select memory_id, -bm25 as distance from search_terms(%(wanted)s::tsquery,
                 lexical_weights(%(lexemes)s::text[], %(weights)s::float8[]), %(collections)s, {allowed}, %(fetch)s)
         ),
-        text_seen as (
-            select a.memory_id from text_arm a
-            cross join lateral (select from memories m where m.id = a.memory_id and {visible} limit 1) as visible
-            order by a.bm25 desc limit %(depth)s
+        {_seen("text", visible)}
+    """
+
+
+def _seen(arm: str, visible: str) -> str:
+    # Among the equally near the same ones must be left out as in the final order.
+    return f"""
+        {arm}_seen as (
+            select a.memory_id, a.distance from {arm}_arm a
+            cross join lateral (
+                select importance, created_at from memories m where m.id = a.memory_id and {visible} limit 1
+            ) as visible
+            order by a.distance, visible.importance desc, visible.created_at desc, a.memory_id desc
+            limit %(depth)s
         )
     """

@@ -1,7 +1,7 @@
 """Term statistics of collections: what inverse document frequency is made of."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import text
@@ -14,10 +14,14 @@ _SAMPLE = 10_000
 
 @dataclass(frozen=True)
 class TermCounts:
-    """`documents`: how many memories; `holding`: in how many of them each lexeme stands (sampled ones scaled up)."""
+    """`documents`: how many memories; `holding`: in how many of them each lexeme stands (sampled ones scaled up).
 
-    documents: float
-    holding: dict[str, float]
+    `counted_now`: the collections of which nothing is kept, and their sizes.
+    """
+
+    documents: float = 0.0
+    holding: dict[str, float] = field(default_factory=dict)
+    counted_now: dict[UUID, int] = field(default_factory=dict)
 
 
 def query_lexemes(session: Session, query: str) -> list[str]:
@@ -48,24 +52,36 @@ def count(session: Session, collection_ids: Sequence[UUID], wanted: Sequence[str
         documents += row.documents
         for lexeme, sampled in (row.terms or {}).items():
             holding[lexeme] += sampled * row.documents / row.sampled
-    uncounted = list(set(collection_ids) - {row.collection_id for row in kept})
-    if uncounted:
-        documents += count_documents(session, uncounted)
+    counted_now = _documents(session, set(collection_ids) - {row.collection_id for row in kept})
+    if counted_now:
+        documents += sum(counted_now.values())
         rows = session.execute(
             text("select * from count_terms(cast(:terms as tsquery[]), :collection_ids)"),
-            {"terms": [lexemes.quoted(lexeme) for lexeme in wanted], "collection_ids": uncounted},
+            {"terms": [lexemes.quoted(lexeme) for lexeme in wanted], "collection_ids": list(counted_now)},
         )
         for row in rows:
             holding[wanted[row.ordinal - 1]] += row.documents
-    return TermCounts(documents, holding)
+    return TermCounts(documents, holding, counted_now)
 
 
-def count_documents(session: Session, collection_ids: Sequence[UUID]) -> int:
-    counted: int = session.execute(
-        text("select count(*) from memory_terms where collection_id = any (:collection_ids)"),
+def count_documents(session: Session, collection_id: UUID) -> int:
+    return _documents(session, [collection_id]).get(collection_id, 0)
+
+
+def _documents(session: Session, collection_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Sizes of the collections that hold anything."""
+    if not collection_ids:
+        return {}
+    rows = session.execute(
+        text(
+            """
+            select collection_id, count(*) as documents from memory_terms
+            where collection_id = any (:collection_ids) group by 1
+            """
+        ),
         {"collection_ids": list(collection_ids)},
-    ).scalar_one()
-    return counted
+    )
+    return {row.collection_id: row.documents for row in rows}
 
 
 def kept_documents(session: Session, collection_id: UUID) -> int | None:
@@ -109,5 +125,6 @@ def refresh(session: Session, tenant_id: UUID, collection_id: UUID, documents: i
 def forget(session: Session, collection_id: UUID) -> None:
     """Drops what is kept: a collection that has become small is counted live."""
     values = {"id": collection_id}
-    session.execute(text("delete from collection_terms where collection_id = :id"), values)
+    # In the order in which `refresh` takes them.
     session.execute(text("delete from collection_statistics where collection_id = :id"), values)
+    session.execute(text("delete from collection_terms where collection_id = :id"), values)

@@ -31,7 +31,7 @@ def house(services: Services, words: WordEmbedder) -> Services:
         services,
         embedder=words,
         memories=Memories(services.database, embedding, services.objects, services.statistics),
-        search=Search(services.database, embedding, services.objects),
+        search=Search(services.database, embedding, services.objects, services.statistics),
     )
 
 

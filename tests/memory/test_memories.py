@@ -1,0 +1,456 @@
+"""Memories: what is stored, listed, changed and removed, also when two do it at once."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from memory.embedding import Embedding
+from memory.errors import AppError, BadRequest, Invalid, NotFound, Unavailable
+from memory.memories import Memories
+from memory.schemas import Caller, Memory, MemoryCreate, MemoryFilter, MemoryPatch, SearchRequest
+from memory.search import Search
+from memory.services import Services
+from memory.statistics import Statistics
+from memory.store import database as database_module
+from memory.store import memories as store
+from memory.store.database import Database
+from tests.conftest import DatabaseUrls
+from tests.fakes import WordEmbedder
+from tests.memory.conftest import Connection, Tenant
+
+
+@pytest.fixture(autouse=True)
+def _calm(words: WordEmbedder) -> Iterator[None]:
+    yield
+    words.down = False
+    words.before_answer = lambda _texts: None
+
+
+def _texts(house: Services, tenant: Tenant, collection: str = "notes", **wanted: Any) -> list[str]:
+    found, total = house.memories.page(tenant.caller, collection, MemoryFilter(**wanted))
+    assert total >= len(found)
+    return [memory.text for memory in found]
+
+
+def _bulk(house: Services, tenant: Tenant, *texts: str, collection: str = "notes", **values: Any) -> list[Memory]:
+    return house.memories.create_many(tenant.caller, collection, [MemoryCreate(text=text, **values) for text in texts])
+
+
+def _history(as_owner: Connection, memory_id: UUID) -> list[tuple[Any, ...]]:
+    return as_owner.execute(
+        "select version, text, valid_from, valid_to, reason, changed_by, changed_by_label from memory_versions "
+        "where memory_id = %s order by version",
+        (memory_id,),
+    ).fetchall()
+
+
+# Create
+
+
+def test_a_memory_is_what_was_sent_and_else_the_defaults(house: Services, tenant: Tenant) -> None:
+    before = datetime.now(UTC)
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="  tea  "))
+    assert (made.text, made.importance, made.category, made.source) == ("tea", 0.7, "other", "api")
+    assert (made.collection, made.metadata, made.container_tag, made.images) == ("notes", {}, None, [])
+    assert (made.version, made.is_latest, made.pinned, made.archived) == (1, True, False, False)
+    assert (made.type, made.sequence, made.position, made.external_id) == (None, None, None, None)
+    assert (made.valid_to, made.superseded_by, made.expires_at) == (None, None, None)
+    assert made.created_by.id == tenant.caller.key_id
+    assert made.created_by.label == "main"
+    assert before <= made.created_at <= datetime.now(UTC)
+    assert made.created_at == made.updated_at == made.valid_from
+    assert house.memories.get(tenant.caller, "notes", made.id) == made
+
+
+def test_everything_that_was_sent_is_kept(house: Services, tenant: Tenant) -> None:
+    sent: dict[str, Any] = {
+        "text": "naïve 中文 😀 ' \" \\ % :x",
+        "importance": 0.0,
+        "category": "c'",
+        "source": "s",
+        "metadata": {"a": [1, 2.5, None, True, {"b": "'; drop table memories; --"}], "ü %s :x": 10**20},
+        "container_tag": "user/1",
+        "sequence": "thread",
+        "position": -3,
+        "expires_at": datetime(2999, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+    }
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(**sent))
+    found = house.memories.get(tenant.caller, "notes", made.id).model_dump()
+    assert {name: found[name] for name in sent} == sent
+
+
+def test_one_memory_is_three_rows_and_none_when_it_goes(house: Services, tenant: Tenant, as_owner: Connection) -> None:
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea"))
+    house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch(text="coffee"))
+    tables = {
+        "memories": "id",
+        "memory_vectors": "memory_id",
+        "memory_terms": "memory_id",
+        "memory_versions": "memory_id",
+    }
+
+    def rows() -> dict[str, Any]:
+        return {
+            table: as_owner.execute(f"select count(*) from {table} where {column} = %s", (made.id,)).fetchone()
+            for table, column in tables.items()
+        }
+
+    assert rows() == dict.fromkeys(tables, (1,))
+    house.memories.delete(tenant.caller, "notes", made.id)
+    assert rows() == dict.fromkeys(tables, (0,))
+
+
+def test_a_bulk_answers_in_its_order_and_lists_its_last_first(house: Services, tenant: Tenant) -> None:
+    made = _bulk(house, tenant, *(f"number {number}" for number in range(100)))
+    assert [memory.text for memory in made] == [f"number {number}" for number in range(100)]
+    assert len({memory.id for memory in made}) == len({memory.created_at for memory in made}) == 100
+    _bulk(house, tenant, "later")
+    assert _texts(house, tenant, limit=3) == ["later", "number 99", "number 98"]
+
+
+def test_a_bulk_is_stored_whole_or_not_at_all(house: Services, tenant: Tenant) -> None:
+    broken = MemoryCreate.model_construct(**{**MemoryCreate(text="b").model_dump(), "text": "b\x00"})
+    with pytest.raises(Exception, match="NUL"):
+        house.memories.create_many(tenant.caller, "notes", [MemoryCreate(text="a"), broken])
+    assert house.collections.page(tenant.caller, limit=10, offset=0) == ([], 0)
+
+
+def test_without_the_embedder_nothing_is_stored_nor_made(house: Services, tenant: Tenant, words: WordEmbedder) -> None:
+    words.down = True
+    with pytest.raises(Unavailable):
+        _bulk(house, tenant, "tea")
+    assert house.collections.page(tenant.caller, limit=10, offset=0) == ([], 0)
+
+
+# List
+
+
+def test_pages_show_everything_once_pinned_first(house: Services, tenant: Tenant, as_owner: Connection) -> None:
+    made = _bulk(house, tenant, *(f"number {number}" for number in range(23)))
+    # The same moment for all: then the id decides, and still nothing is shown twice.
+    as_owner.execute(
+        "update memories set created_at = now(), pinned = text in ('number 3', 'number 9') where tenant_id = %s",
+        (tenant.id,),
+    )
+    seen: list[Memory] = []
+    for offset in range(0, 30, 5):
+        page, total = house.memories.page(tenant.caller, "notes", MemoryFilter(limit=5, offset=offset))
+        assert total == 23
+        seen += page
+    assert [memory.id for memory in seen] == [
+        *sorted((made[3].id, made[9].id), reverse=True),
+        *sorted((memory.id for number, memory in enumerate(made) if number not in (3, 9)), reverse=True),
+    ]
+    assert house.memories.page(tenant.caller, "notes", MemoryFilter(offset=2**31 - 1)) == ([], 23)
+
+
+def test_a_listing_shows_what_is_current_unless_asked(house: Services, tenant: Tenant, as_owner: Connection) -> None:
+    _bulk(house, tenant, "current", "archived", "superseded", "expired", "both")
+    for text, fate in (
+        ("archived", "archived = true"),
+        ("superseded", "is_latest = false, valid_to = now()"),
+        ("expired", "expires_at = now()"),
+        ("both", "archived = true, is_latest = false"),
+    ):
+        as_owner.execute(f"update memories set {fate} where tenant_id = %s and text = %s", (tenant.id, text))
+    assert _texts(house, tenant) == ["current"]
+    assert _texts(house, tenant, include_archived=True) == ["archived", "current"]
+    assert _texts(house, tenant, include_superseded=True) == ["superseded", "current"]
+    assert _texts(house, tenant, include_archived=True, include_superseded=True) == [
+        "both",
+        "superseded",
+        "archived",
+        "current",
+    ]
+    assert house.collections.get(tenant.caller, "notes").memory_count == 1
+
+
+def test_a_listing_is_narrowed_by_tag_and_category(house: Services, tenant: Tenant) -> None:
+    _bulk(house, tenant, "plain")
+    _bulk(house, tenant, "tagged", container_tag="a", category="x")
+    _bulk(house, tenant, "other tag", container_tag="A", category="x")
+    assert _texts(house, tenant) == ["other tag", "tagged", "plain"]
+    assert _texts(house, tenant, container_tag="a") == ["tagged"]
+    assert _texts(house, tenant, category="x") == ["other tag", "tagged"]
+    assert _texts(house, tenant, category="x", container_tag="a") == ["tagged"]
+    assert _texts(house, tenant, category="' or true --") == []
+    assert house.memories.page(tenant.caller, "notes", MemoryFilter(category="x", limit=1))[1] == 2
+
+
+def test_an_unknown_collection_lists_nothing_and_is_not_made(house: Services, tenant: Tenant) -> None:
+    assert house.memories.page(tenant.caller, "notes", MemoryFilter()) == ([], 0)
+    assert house.collections.page(tenant.caller, limit=10, offset=0) == ([], 0)
+
+
+# Get
+
+
+def test_by_id_a_memory_is_found_in_its_own_collection_of_its_own_tenant(
+    house: Services, new_tenant: Callable[..., Tenant]
+) -> None:
+    mine, other = new_tenant(), new_tenant()
+    made = house.memories.create(mine.caller, "notes", MemoryCreate(text="tea"))
+    house.memories.create(mine.caller, "others", MemoryCreate(text="tea"))
+    house.memories.create(other.caller, "notes", MemoryCreate(text="tea"))
+    for tenant, collection, memory_id in (
+        (mine, "others", made.id),
+        (mine, "unknown", made.id),
+        (other, "notes", made.id),
+        (mine, "notes", uuid4()),
+    ):
+        acts: list[Callable[[Caller, str, UUID], object]] = [
+            house.memories.get,
+            house.memories.delete,
+            lambda caller, name, id_: house.memories.patch(caller, name, id_, MemoryPatch(text="x")),
+            lambda caller, name, id_: house.memories.patch(caller, name, id_, MemoryPatch()),
+        ]
+        for act in acts:
+            with pytest.raises(NotFound):
+                act(tenant.caller, collection, memory_id)
+    assert house.memories.get(mine.caller, "notes", made.id) == made
+
+
+def test_superseded_and_archived_are_found_by_id_and_expired_are_gone(
+    house: Services, tenant: Tenant, as_owner: Connection
+) -> None:
+    for fate in ("archived = true", "is_latest = false", "superseded_by = gen_random_uuid()"):
+        made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea"))
+        as_owner.execute(f"update memories set {fate} where id = %s", (made.id,))
+        assert house.memories.get(tenant.caller, "notes", made.id).text == "tea"
+    gone = house.memories.create(
+        tenant.caller, "notes", MemoryCreate(text="gone", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    )
+    with pytest.raises(NotFound):
+        house.memories.get(tenant.caller, "notes", gone.id)
+    with pytest.raises(NotFound):
+        house.memories.patch(tenant.caller, "notes", gone.id, MemoryPatch(importance=1))
+    with pytest.raises(NotFound):
+        house.memories.delete(tenant.caller, "notes", gone.id)
+
+
+# Patch
+
+
+def test_a_patch_changes_what_was_sent_and_nothing_else(house: Services, tenant: Tenant) -> None:
+    made = house.memories.create(
+        tenant.caller,
+        "notes",
+        MemoryCreate(
+            text="tea", metadata={"a": 1, "b": 2}, sequence="s", position=4, expires_at=datetime(2999, 1, 1, tzinfo=UTC)
+        ),
+    )
+    expected = made.model_dump()
+    changes: list[dict[str, Any]] = [
+        {"importance": 0.1},
+        {"category": "x"},
+        {"metadata": {"c": 3}},
+        {"sequence": None},
+        {"position": None},
+        {"expires_at": None},
+        {"sequence": "t", "position": 0, "expires_at": datetime(2998, 1, 1, tzinfo=UTC), "metadata": {}},
+        {"text": "coffee"},
+    ]
+    for number, sent in enumerate(changes, start=2):
+        patch = MemoryPatch.model_validate(sent)
+        answer = house.memories.patch(tenant.caller, "notes", made.id, patch)
+        assert answer.updated_at > expected["updated_at"]
+        expected |= {**sent, "version": number, "updated_at": answer.updated_at}
+        if "text" in sent:
+            expected["valid_from"] = answer.updated_at
+        assert answer.model_dump() == expected
+        assert house.memories.get(tenant.caller, "notes", made.id).model_dump() == expected
+
+
+@pytest.mark.parametrize("name", ["text", "importance", "category", "metadata"])
+def test_what_every_memory_has_is_not_set_to_null(house: Services, tenant: Tenant, name: str) -> None:
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea"))
+    with pytest.raises(Invalid, match=name):
+        house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch.model_validate({name: None}))
+    assert house.memories.get(tenant.caller, "notes", made.id) == made
+
+
+def test_an_empty_patch_is_refused(house: Services, tenant: Tenant) -> None:
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea"))
+    with pytest.raises(BadRequest):
+        house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch())
+    with pytest.raises(BadRequest):
+        house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch.model_validate({"unknown": 1}))
+
+
+def test_a_patch_may_let_a_memory_expire_at_once(house: Services, tenant: Tenant) -> None:
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea"))
+    past = datetime.now(UTC) - timedelta(days=1)
+    assert house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch(expires_at=past)).expires_at == past
+    with pytest.raises(NotFound):
+        house.memories.get(tenant.caller, "notes", made.id)
+
+
+def test_an_old_text_is_kept_as_history_and_leaves_search(
+    house: Services, tenant: Tenant, as_owner: Connection
+) -> None:
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="green tea"))
+    first = house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch(importance=0.2))
+    second = house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch(text="black coffee"))
+    third = house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch(text="cold milk"))
+    assert _history(as_owner, made.id) == [
+        (2, "green tea", made.valid_from, second.valid_from, "edited", tenant.caller.key_id, "main"),
+        (3, "black coffee", second.valid_from, third.valid_from, "edited", tenant.caller.key_id, "main"),
+    ]
+    assert (first.version, second.version, third.version) == (2, 3, 4)
+    for mode in ("text", "vector", "hybrid"):
+        answers = {
+            query: [
+                hit.text
+                for hit in house.search.search(tenant.caller, "notes", SearchRequest(query=query, mode=mode)).results
+            ]
+            for query in ("green tea", "black coffee", "cold milk")
+        }
+        assert answers == {"green tea": [], "black coffee": [], "cold milk": ["cold milk"]}, mode
+
+
+def test_the_same_text_again_is_no_new_text(
+    house: Services, tenant: Tenant, as_owner: Connection, words: WordEmbedder
+) -> None:
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea"))
+    words.down = True
+    again = house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch(text=" tea ", importance=0.1))
+    assert (again.text, again.importance, again.valid_from) == ("tea", 0.1, made.valid_from)
+    assert _history(as_owner, made.id) == []
+
+
+def test_without_the_embedder_a_new_text_is_refused_and_all_else_works(
+    house: Services, tenant: Tenant, words: WordEmbedder
+) -> None:
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea"))
+    words.down = True
+    with pytest.raises(Unavailable):
+        house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch(text="coffee", importance=0.1))
+    assert house.memories.get(tenant.caller, "notes", made.id) == made
+    assert house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch(importance=0.2)).importance == 0.2
+
+
+def test_a_text_that_changes_while_a_patch_looks_away_is_kept_too(
+    house: Services, tenant: Tenant, as_owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea"))
+    find = store.find
+    looked: list[Memory | None] = []
+
+    def find_then_change(*arguments: Any, **named: Any) -> Memory | None:
+        found: Memory | None = find(*arguments, **named)
+        if not looked:
+            looked.append(found)
+            as_owner.execute("update memories set text = 'coffee', version = 2 where id = %s", (made.id,))
+        return found
+
+    monkeypatch.setattr(store, "find", find_then_change)
+    after = house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch(text="tea"))
+    assert (after.text, after.version) == ("tea", 3)
+    assert [row[:2] for row in _history(as_owner, made.id)] == [(2, "coffee")]
+
+
+def test_history_has_no_negative_spans_when_clocks_differ(
+    house: Services, tenant: Tenant, as_owner: Connection
+) -> None:
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea"))
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    as_owner.execute("update memories set valid_from = %s, updated_at = %s where id = %s", (ahead, ahead, made.id))
+    after = house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch(text="coffee"))
+    [(_, _, valid_from, valid_to, *_)] = _history(as_owner, made.id)
+    assert valid_from == ahead < valid_to == after.valid_from == after.updated_at
+
+
+def test_patches_at_once_lose_nothing(house: Services, tenant: Tenant, as_owner: Connection) -> None:
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="start"))
+    together = threading.Barrier(8)
+
+    def patch(number: int) -> Memory:
+        together.wait()
+        sent: dict[str, Any] = {"text": f"text {number}"} if number % 2 else {"metadata": {"by": number}}
+        return house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch.model_validate(sent))
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(patch, range(8)))
+    assert sorted(answer.version for answer in answers) == list(range(2, 10))
+    last = house.memories.get(tenant.caller, "notes", made.id)
+    assert last.version == 9
+    history = _history(as_owner, made.id)
+    assert sorted([*(row[1] for row in history), last.text]) == ["start", "text 1", "text 3", "text 5", "text 7"]
+    spans = [(made.valid_from, made.valid_from), *((row[2], row[3]) for row in history), (last.valid_from, None)]
+    assert all(before[1] == after[0] for before, after in pairwise(spans))
+    assert all(row[2] < row[3] for row in history)
+
+
+# Delete
+
+
+def test_the_second_deletion_finds_nothing(house: Services, tenant: Tenant) -> None:
+    made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea"))
+    house.memories.delete(tenant.caller, "notes", made.id)
+    for act in (house.memories.get, house.memories.delete):
+        with pytest.raises(NotFound):
+            act(tenant.caller, "notes", made.id)
+    assert _texts(house, tenant) == []
+
+
+def test_of_deletions_at_once_one_is_answered(house: Services, tenant: Tenant) -> None:
+    for _ in range(5):
+        made = house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea"))
+        together = threading.Barrier(6)
+
+        def delete(_number: int, memory_id: UUID = made.id, together: threading.Barrier = together) -> str:
+            together.wait()
+            try:
+                house.memories.delete(tenant.caller, "notes", memory_id)
+            except AppError as error:
+                return type(error).__name__
+            return "deleted"
+
+        with ThreadPoolExecutor(6) as pool:
+            assert sorted(pool.map(delete, range(6))) == ["NotFound"] * 5 + ["deleted"]
+
+
+# One connection
+
+
+@pytest.fixture
+def narrow(database: DatabaseUrls, house: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    """Services whose pool holds a single connection, and an embedder that needs it while it is asked."""
+    monkeypatch.setattr(database_module, "_WAIT_FOR_CONNECTION_SECONDS", 1)
+    only = Database(database.app_url, pool_size=1)
+    words = WordEmbedder()
+    embedding = Embedding(only, words)
+    statistics = Statistics(only)
+    statistics.close()
+
+    def use_the_connection(_texts: Sequence[str]) -> None:
+        with only.across():
+            pass
+
+    words.before_answer = use_the_connection
+    yield Services(
+        **{
+            **vars(house),
+            "database": only,
+            "accounts": type(house.accounts)(only),
+            "memories": Memories(only, embedding, house.objects, statistics),
+            "search": Search(only, embedding, house.objects, statistics),
+        }
+    )
+    only.close()
+
+
+def test_nobody_waits_for_the_embedder_or_a_second_connection_while_holding_one(narrow: Services) -> None:
+    caller = narrow.accounts.authenticate(narrow.accounts.create_tenant(email="a@example.org").api_key)
+    # First of all, when nothing is known yet about the database.
+    assert narrow.search.search(caller, None, SearchRequest(query="tea")).results == []
+    made = narrow.memories.create(caller, "notes", MemoryCreate(text="tea"))
+    assert narrow.memories.patch(caller, "notes", made.id, MemoryPatch(text="coffee")).text == "coffee"
+    assert len(narrow.search.search(caller, "notes", SearchRequest(query="coffee")).results) == 1
+    narrow.memories.delete(caller, "notes", made.id)
