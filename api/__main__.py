@@ -20,7 +20,12 @@ def main() -> None:
     settings = settings.model_copy(update={"api_port": listener.getsockname()[1]})
     structlog.stdlib.get_logger(__name__).info("serving", url=settings.api_url)
     config = uvicorn.Config(
-        create_app(settings), access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=5
+        create_app(settings),
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=5,
     )
     uvicorn.Server(config).run(sockets=[listener])
 

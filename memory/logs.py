@@ -5,7 +5,7 @@ import sys
 from typing import TextIO
 
 import structlog
-from structlog.types import Processor
+from structlog.types import EventDict, Processor, WrappedLogger
 
 from memory.settings import Settings
 
@@ -22,6 +22,7 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
+        _without_color_message,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     handler = logging.StreamHandler(stream)
@@ -45,6 +46,12 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _without_color_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    # uvicorn sends its message a second time, with escape sequences.
+    event.pop("color_message", None)
+    return event
 
 
 def _rendering(console: bool, stream: TextIO) -> list[Processor]:

@@ -35,7 +35,7 @@ def test_ours_and_the_standard_librarys_lines_have_one_form() -> None:
     configure_logging(_settings(), stream=stream)
 
     structlog.get_logger("ours").info("hello", count=3)
-    logging.getLogger("theirs").warning("careful, %s", "you", extra={"count": 4})
+    logging.getLogger("theirs").warning("careful, %s", "you", extra={"count": 4, "color_message": "\x1b[36mcareful"})
 
     ours, theirs = _logged(stream)
     assert (ours["event"], ours["level"], ours["logger"], ours["count"]) == ("hello", "info", "ours", 3)
@@ -46,6 +46,7 @@ def test_ours_and_the_standard_librarys_lines_have_one_form() -> None:
         4,
     )
     assert str(ours["timestamp"]).endswith("Z")
+    assert "color_message" not in theirs
 
 
 def test_context_is_on_every_line() -> None:
