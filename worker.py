@@ -80,7 +80,7 @@ async def connect(address: str, namespace: str, stop: asyncio.Event) -> Client |
     pause = 0.25
     while not stop.is_set():
         try:
-            return await Client.connect(address, namespace=namespace)
+            return await Client.connect(address, namespace=namespace, connect_timeout=timedelta(seconds=5))
         except RuntimeError as error:
             log.warning("Temporal does not answer yet", address=address, error=str(error)[:200])
         pause = min(pause * 2, 5.0)

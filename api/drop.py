@@ -1,5 +1,6 @@
 """Routes of the heading "Files & drop"."""
 
+import threading
 import time
 from typing import Annotated
 from uuid import UUID
@@ -32,6 +33,8 @@ from memory.services import Services as House
 WAIT_SECONDS = 55.0
 # A restart of Temporal takes a moment; who waits anyway may see it through.
 _START_AGAIN_SECONDS = 5.0
+# Each of them holds a thread, of which the API has 200 for everybody; one more is told to ask for the batch.
+_waiting = threading.BoundedSemaphore(100)
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 
@@ -122,21 +125,32 @@ def batch_progress(caller: Reader, services: Services, batch_id: Id) -> Response
 def _carry_out(
     services: House, workflows: WorkflowClient, caller: Caller, opened: OpenedDrop, patience: float | None
 ) -> bool:
-    """Starts the workflow, and waits; whether every file has ended. Nothing is held while it sleeps."""
+    """Starts the workflow, and waits if that is wanted; whether every file has ended."""
     if opened.queued == 0:
         return True
     started = _start(workflows, caller.tenant_id, opened.batch_id)
-    if patience is None:
+    if patience is None or not _waiting.acquire(blocking=False):
         return False
+    try:
+        return _wait(services, workflows, caller, opened.batch_id, patience, started=started)
+    finally:
+        _waiting.release()
+
+
+def _wait(
+    services: House, workflows: WorkflowClient, caller: Caller, batch_id: UUID, patience: float, *, started: bool
+) -> bool:
+    """Asks with growing pauses, in which it holds no connection; false when patience ends before the batch does."""
     begun = start_again = time.monotonic()
     pause = _FIRST_PAUSE_SECONDS
-    while services.drops.pending(caller, opened.batch_id):
+    while services.drops.pending(caller, batch_id):
         now = time.monotonic()
-        if now - begun >= patience:
+        left = patience - (now - begun)
+        if left <= 0:
             return False
         if not started and now - start_again >= _START_AGAIN_SECONDS:
-            started, start_again = _start(workflows, caller.tenant_id, opened.batch_id), now
-        time.sleep(min(pause, max(0.0, patience - (now - begun))))
+            started, start_again = _start(workflows, caller.tenant_id, batch_id), now
+        time.sleep(min(pause, left))
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
     return True
 

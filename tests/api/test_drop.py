@@ -15,7 +15,6 @@ from temporalio.client import Client
 
 import worker
 from api.app import create_app
-from api.temporal import WorkflowClient
 from memory.adapters.documents import GuardedReader
 from memory.drops import MAX_FILE_BYTES
 from memory.services import Services, build
@@ -193,6 +192,20 @@ def test_while_temporal_is_down_a_drop_is_accepted(client: TestClient, tenant: T
         assert progress["files"][0]["status"] == "queued"
 
 
+def test_beside_too_many_who_wait_nobody_waits(
+    live: TestClient, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = threading.BoundedSemaphore(1)
+    monkeypatch.setattr("api.drop._waiting", full)
+    assert live.post(DROP, headers=tenant.headers, files=[BEES]).status_code == 201
+
+    full.acquire()
+    answer = live.post(DROP, headers=tenant.headers, files=[BEES])
+
+    assert answer.status_code == 202
+    assert finished(live, tenant, answer.json()["batch_id"])["done"] == 1
+
+
 @pytest.mark.parametrize(("query", "status"), [({"async_ingest": "true"}, 202), ({}, 201)])
 def test_a_drop_of_which_everything_is_refused_is_complete(
     client: TestClient, tenant: Tenant, query: dict[str, str], status: int
@@ -265,16 +278,6 @@ def test_only_ids_and_words_travel_through_temporal(live: TestClient, tenant: Te
     for value in values:
         for leaf in _leaves(value):
             assert isinstance(leaf, bool) or leaf is None or UUID(leaf)
-
-
-def test_starting_a_drop_twice_is_harmless(live: TestClient, temporal: str, services: Services, tenant: Tenant) -> None:
-    batch_id = str(uuid4())
-
-    async def start_twice() -> list[bool]:
-        client = WorkflowClient(temporal, "default")
-        return [await client.start_drop(str(tenant.id), batch_id) for _ in range(2)]
-
-    assert asyncio.run(start_twice()) == [True, True]
 
 
 def _payloads(node: Any) -> Iterator[Any]:
