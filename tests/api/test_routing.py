@@ -9,6 +9,9 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from starlette.types import Message
 
+from api import errors
+from api.routing import router
+from memory.services import Services
 from tests.api.conftest import Tenant
 
 PEOPLE = "/v1/memory/collections/people/memories"
@@ -123,3 +126,20 @@ def test_a_client_that_goes_away_is_nobodys_failure(app: FastAPI, client: TestCl
     anyio.run(app, scope, receive, send)
 
     assert sent == []
+
+
+def test_a_route_that_forgets_to_ask_is_closed_all_the_same(services: Services) -> None:
+    careless = router("careless")
+
+    @careless.get("/v1/memory/secrets")
+    def secrets() -> str:
+        return "hunter2"
+
+    app = FastAPI(exception_handlers=errors.HANDLERS)
+    app.include_router(careless)
+    app.state.services = services
+
+    answer = TestClient(app).get("/v1/memory/secrets")
+
+    assert answer.status_code == 401
+    assert "hunter2" not in answer.text
