@@ -54,7 +54,9 @@ class SlowEmbedder(Embedder):
 
 def test_sixty_slow_calls_keep_nobody_else_waiting(settings: Settings, services: Services, tenant: Tenant) -> None:
     embedder = SlowEmbedder(services.embedder)
-    slow = replace(services, search=Search(services.database, Embedding(services.database, embedder), services.objects))
+    embedding = Embedding(services.database, embedder)
+    searching = Search(services.database, embedding, services.objects, services.statistics)
+    slow = replace(services, search=searching)
 
     def search(client: TestClient) -> int:
         return client.post("/v1/memory/search", headers=tenant.headers, json={"query": "tea"}).status_code
