@@ -23,7 +23,6 @@ RUN uv venv /opt/venv && uv pip sync requirements.lock
 COPY api ./api
 COPY workflows ./workflows
 COPY activities ./activities
-COPY connectors ./connectors
 COPY memory ./memory
 COPY ops ./ops
 COPY worker.py ./

@@ -12,6 +12,9 @@ from typing import Any
 
 from memory.errors import Unavailable
 
+# This machine's own addresses are never asked for through a proxy that the environment names.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 
 class Client:
     """One tenant's calls. Every refusal is Unavailable with the API's own words."""
@@ -44,7 +47,7 @@ class Client:
         if kind is not None:
             request.add_header("Content-Type", kind)
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            with DIRECT.open(request, timeout=60) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             with error:
