@@ -40,6 +40,7 @@ WORKFLOWS: list[type] = [DropWorkflow, SweepWorkflow]
 # Where a Temporal server of one machine listens by default.
 LOCAL_TEMPORAL = "127.0.0.1:7233"
 SWEEP_EVERY = timedelta(minutes=1)
+SCHEDULE_CHECK_SECONDS = 300.0
 FINISH_WITHIN = timedelta(seconds=8)
 
 log = structlog.stdlib.get_logger(__name__)
@@ -92,8 +93,10 @@ async def serve(client: Client, built: Services, stop: asyncio.Event) -> None:
     with ThreadPoolExecutor(max_workers=threads(), thread_name_prefix="activity") as executor:
         async with build_worker(client, activities(built), executor):
             log.info("worker polls", task_queue=TASK_QUEUE, threads=threads())
-            await ensure_sweep(client, stop)
-            await stop.wait()
+            async with asyncio.TaskGroup() as group:
+                sweeping = group.create_task(keep_sweep(client))
+                await stop.wait()
+                sweeping.cancel()
 
 
 def activities(built: Services) -> list[Callable[..., Any]]:
@@ -132,19 +135,20 @@ def threads() -> int:
     return max(8, 4 * (os.cpu_count() or 1))
 
 
-async def ensure_sweep(client: Client, stop: asyncio.Event) -> None:
-    """Creates the sweep's schedule or brings it up to date; several workers may do so at once."""
-    while not stop.is_set():
+async def keep_sweep(client: Client) -> None:
+    """Sees to the sweep's schedule for ever: a server may be away now, or come back without its state later."""
+    while True:
+        pause = SCHEDULE_CHECK_SECONDS
         try:
             await _ensure_sweep(client)
         except RPCError as error:
-            log.warning("the sweep's schedule is not set up yet", error=error.status.name)
-            await _sleep_unless(stop, 5.0)
-        else:
-            return
+            log.warning("the sweep's schedule cannot be seen to", error=error.status.name)
+            pause = min(5.0, pause)
+        await asyncio.sleep(pause)
 
 
 async def _ensure_sweep(client: Client) -> None:
+    """Creates it or brings it up to date; several workers may do so at once."""
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(SweepWorkflow.run, id=SCHEDULE_ID, task_queue=TASK_QUEUE),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=SWEEP_EVERY)]),

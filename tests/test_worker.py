@@ -1,6 +1,7 @@
 """The worker as a process: patient at its start, unharmed by the loss of Temporal, replaceable at any moment."""
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
@@ -14,7 +15,10 @@ from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
+from temporalio.client import Client, ScheduleDescription, ScheduleHandle, ScheduleOverlapPolicy
+from temporalio.service import RPCError
 
+import worker
 from api.temporal import WorkflowClient
 from memory.drops import IncomingFile
 from memory.schemas import BatchProgress, Caller, DropOptions
@@ -24,8 +28,9 @@ from ops import launch
 from ops.ports import free_port
 from ops.temporal import environment, find_server, server_command
 from tests.conftest import DatabaseUrls
+from workflows.sweep import SCHEDULE_ID
 
-FILES = 120
+FILES = 60
 PARAGRAPHS = 3
 
 
@@ -83,15 +88,21 @@ class Stage:
             pause.wait(0.05)
         return progress
 
+    def wait_for_log(self, words: str) -> None:
+        pause = threading.Event()
+        while words not in (self.folder / "log").read_text():
+            pause.wait(0.05)
+
     def _start(self, command: list[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen(
-            launch.command(command, death=signal.SIGKILL),
-            env=variables,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with (self.folder / "log").open("a") as log:
+            child = subprocess.Popen(
+                launch.command(command, death=signal.SIGKILL),
+                env=variables,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         self.children.append(child)
         return child
 
@@ -134,7 +145,7 @@ def assert_each_chunk_is_there_once(stage: Stage, progress: BatchProgress) -> No
 
 
 def test_a_worker_waits_for_temporal_and_survives_its_death(stage: Stage) -> None:
-    worker = stage.start_worker()
+    child = stage.start_worker()
     batch_id = stage.drop()
     temporal = stage.start_temporal()
     stage.start_drop(batch_id)
@@ -144,32 +155,59 @@ def test_a_worker_waits_for_temporal_and_survives_its_death(stage: Stage) -> Non
     stage.start_temporal()
 
     assert_each_chunk_is_there_once(stage, stage.wait(batch_id, is_complete))
-    worker.terminate()
-    assert worker.wait() == 0
+    child.terminate()
+    assert child.wait() == 0
 
 
 def test_what_a_killed_worker_left_is_finished_by_the_next(stage: Stage) -> None:
     stage.start_temporal()
-    worker = stage.start_worker()
+    child = stage.start_worker()
     batch_id = stage.drop()
     stage.start_drop(batch_id)
 
     assert stage.wait(batch_id, is_under_way).pending > 0
-    kill(worker)
+    kill(child)
     stage.start_worker()
 
     assert_each_chunk_is_there_once(stage, stage.wait(batch_id, is_complete))
 
 
 def test_a_worker_can_be_asked_to_end_while_temporal_is_away(stage: Stage) -> None:
-    worker = stage.start_worker()
+    child = stage.start_worker()
+    stage.wait_for_log("Temporal does not answer yet")
 
-    worker.terminate()
+    child.terminate()
 
-    assert worker.wait() in (0, -signal.SIGTERM)
+    assert child.wait() == 0
 
 
 def test_a_worker_that_cannot_work_says_so_by_its_exit_code(stage: Stage) -> None:
     stage.settings = stage.settings.model_copy(update={"database_url": SecretStr("")})
 
     assert stage.start_worker().wait() == 1
+    stage.wait_for_log("DATABASE_URL is not set")
+
+
+def test_a_lost_schedule_of_the_sweep_is_made_again(temporal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "SCHEDULE_CHECK_SECONDS", 0.05)
+
+    async def scenario() -> ScheduleOverlapPolicy:
+        client = await Client.connect(temporal)
+        handle = client.get_schedule_handle(SCHEDULE_ID)
+        keeping = asyncio.create_task(worker.keep_sweep(client))
+        await _described(handle)
+        await handle.delete()
+        again = await _described(handle)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        await handle.delete()
+        return again.schedule.policy.overlap
+
+    assert asyncio.run(scenario()) is ScheduleOverlapPolicy.SKIP
+
+
+async def _described(handle: ScheduleHandle) -> ScheduleDescription:
+    while True:
+        with contextlib.suppress(RPCError):
+            return await handle.describe()
+        await asyncio.sleep(0.02)
