@@ -109,7 +109,8 @@ class Memories:
             # Never before the last change: the clocks of two machines differ, and history has no negative spans.
             now = max(datetime.now(UTC), before.updated_at + timedelta(microseconds=1))
             collection_id = collections.find_id(session, collection)
-            if changes.get("text", before.text) != before.text:
+            says_something_new = changes.get("text", before.text) != before.text
+            if says_something_new:
                 if rewritten is None or collection_id is None:
                     return None
                 memories.keep_version(session, caller.tenant_id, memory_id, author=_author(caller), now=now)
@@ -121,7 +122,7 @@ class Memories:
                     model_id=rewritten.model_id,
                 )
                 memories.write_terms(session, caller.tenant_id, collection_id, [(memory_id, rewritten.text)])
-            memories.update(session, memory_id, changes, now=now)
+            memories.update(session, memory_id, changes, says_something_new=says_something_new, now=now)
             after = memories.find_many(session, [memory_id])[0]
         if collection_id is not None:
             self._statistics.changed(caller.tenant_id, collection_id)

@@ -199,9 +199,17 @@ def listed(session: Session, collection_id: UUID, wanted: MemoryFilter) -> tuple
     return [Memory.model_validate(fields(row)) for row in rows.mappings()], total
 
 
-def update(session: Session, memory_id: UUID, changes: Mapping[str, Any], *, now: datetime) -> None:
-    """Sets the columns named in `changes` (names of `schemas.MemoryPatch`) and counts a version."""
+def update(
+    session: Session, memory_id: UUID, changes: Mapping[str, Any], *, says_something_new: bool, now: datetime
+) -> None:
+    """Sets the columns named in `changes` (names of `schemas.MemoryPatch`) and counts a version.
+
+    One statement: a row that is changed twice in a transaction has its collection checked again, and whoever deletes
+    that collection waits for this row.
+    """
     assignments = "".join(f", {column} = %({column})s" for column in changes)
+    if says_something_new:
+        assignments += ", valid_from = %(now)s"
     values = {name: Jsonb(value) if name == "metadata" else value for name, value in changes.items()}
     session.connection().exec_driver_sql(
         f"update memories set version = version + 1, updated_at = %(now)s {assignments} where id = %(id)s",
@@ -210,7 +218,7 @@ def update(session: Session, memory_id: UUID, changes: Mapping[str, Any], *, now
 
 
 def keep_version(session: Session, tenant_id: UUID, memory_id: UUID, *, author: Author, now: datetime) -> None:
-    """Keeps what the memory says now as history, before its text is changed; the new text is valid from now."""
+    """Keeps what the memory says until now as history, before its text is changed."""
     session.execute(
         text(
             """
@@ -222,7 +230,6 @@ def keep_version(session: Session, tenant_id: UUID, memory_id: UUID, *, author: 
         ),
         {"tenant_id": tenant_id, "id": memory_id, "changed_by": author.id, "label": author.label, "now": now},
     )
-    session.execute(text("update memories set valid_from = :now where id = :id"), {"id": memory_id, "now": now})
 
 
 def delete(session: Session, memory_ids: Sequence[UUID]) -> list[UUID]:
