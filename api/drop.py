@@ -48,7 +48,7 @@ def _seconds(value: object) -> object:
     return words.get(value.strip().lower(), value) if isinstance(value, str) else value
 
 
-_Wait = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=WAIT_SECONDS)]
+_Wait = Annotated[float, Field(ge=0, le=WAIT_SECONDS), BeforeValidator(_seconds)]
 
 
 async def _uploads(
