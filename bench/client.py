@@ -1,6 +1,7 @@
 """A small client of the public API, for measuring it; nothing here knows how the product works inside."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,20 +37,29 @@ class Api:
         answer: Json = self.call("POST", path, {"query": query, **wanted})
         return answer
 
+    def drop(self, collection: str, files: Sequence[Path]) -> Json:
+        """Drops files and waits until all are read."""
+        form = [("files", (file.name, file.read_bytes())) for file in files]
+        answer: Json = self._decoded(self._http.post(f"/v1/memory/collections/{collection}/drop", files=form))
+        return answer
+
     def forget(self, collection: str) -> None:
         """Deletes a collection with all that it holds."""
         self.call("DELETE", f"/v1/memory/collections/{collection}")
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The decoded answer. Raises Refused."""
-        answer = self._http.request(method, path, json=body)
-        if not answer.is_success:
-            raise Refused(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
-        return answer.json()
+        return self._decoded(self._http.request(method, path, json=body))
 
     def again(self) -> Self:
         """Another connection to the same place."""
         return type(self)(self.url, self.key)
+
+    @staticmethod
+    def _decoded(answer: httpx2.Response) -> Any:
+        if not answer.is_success:
+            raise Refused(f"{answer.request.method} {answer.url.path}: {answer.status_code} {answer.text[:500]}")
+        return answer.json()
 
     def __enter__(self) -> Self:
         return self

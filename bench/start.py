@@ -4,6 +4,7 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,22 +14,39 @@ import psutil
 from bench.client import Api
 from bench.instance import own, parser, write
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
 _MIB = 1024 * 1024
 
+Parts = dict[str, dict[str, float]]
 
-def started(folder: Path) -> tuple[float, dict[str, dict[str, float]]]:
-    """Seconds from the command to the moment when everything serves, and the memory of each part after a search."""
+
+@dataclass(frozen=True)
+class Start:
+    """`seconds` from the command to the moment when everything serves; memory by part, after a search, and after
+    every kind of example file has been read."""
+
+    seconds: float
+    at_rest: Parts
+    after_reading: Parts
+
+
+def started(folder: Path) -> Start:
+    """One start and one end of everything."""
     begun = time.perf_counter()
     with own(folder) as up:
         seconds = time.perf_counter() - begun
         runtime = json.loads((folder / "runtime.json").read_text())
+        pids = {"up": up.pid, **runtime["pids"]}
         with Api(runtime["api_url"], (folder / "admin-key").read_text().strip()) as api:
             api.store("start", [{"text": "The ferry leaves at seven."}])
             api.search("start", "When does the boat go?")
-        return seconds, memory({"up": up.pid, **runtime["pids"]})
+            at_rest = memory(pids)
+            api.drop("start", [file for file in EXAMPLES.iterdir() if file.suffix != ".json"])
+        return Start(seconds, at_rest, memory(pids))
 
 
-def memory(pids: dict[str, int]) -> dict[str, dict[str, float]]:
+def memory(pids: dict[str, int]) -> Parts:
     """MiB by part, its children included: `pss` shares common pages out fairly, `rss` counts them in each process."""
     families = {name: _family(pid) for name, pid in pids.items()}
     # The parts are children of `up` and must not be counted twice.
@@ -63,17 +81,22 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="rememberos-bench-") as name:
-        first, _ = started(Path(name))
+        first = started(Path(name))
         later = [started(Path(name)) for _ in range(arguments.starts)]
-    seconds = median(taken for taken, _ in later)
-    used = later[-1][1]
-    print(f"first start on an empty folder {first:.1f} s, later ones {seconds:.1f} s (median of {len(later)})")
-    print(f"{'part':<10} {'PSS MiB':>8} {'RSS MiB':>8}")
-    for part, values in used.items():
-        print(f"{part:<10} {values['pss']:>8.0f} {values['rss']:>8.0f}")
-    total = {kind: sum(values[kind] for values in used.values()) for kind in ("pss", "rss")}
-    print(f"{'together':<10} {total['pss']:>8.0f} {total['rss']:>8.0f}")
-    write(arguments, {"first_seconds": first, "later_seconds": seconds, "memory_mib": used, "together_mib": total})
+    seconds = median(start.seconds for start in later)
+    print(f"first start on an empty folder {first.seconds:.1f} s, later ones {seconds:.1f} s (median of {len(later)})")
+    print("MiB        after a search      after reading every example file")
+    print(f"{'part':<10} {'PSS':>6} {'RSS':>6} {'':>4} {'PSS':>6} {'RSS':>6}")
+    at_rest, after_reading = _with_sum(later[-1].at_rest), _with_sum(first.after_reading)
+    for part, rest in at_rest.items():
+        busy = after_reading[part]
+        print(f"{part:<10} {rest['pss']:>6.0f} {rest['rss']:>6.0f} {'':>4} {busy['pss']:>6.0f} {busy['rss']:>6.0f}")
+    figures = {"first_seconds": first.seconds, "later_seconds": seconds}
+    write(arguments, {**figures, "mib_at_rest": at_rest, "mib_after_reading": after_reading})
+
+
+def _with_sum(parts: Parts) -> Parts:
+    return {**parts, "together": {kind: sum(used[kind] for used in parts.values()) for kind in ("pss", "rss")}}
 
 
 if __name__ == "__main__":
