@@ -247,7 +247,6 @@ def _alone(data: Path) -> Iterator[None]:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
-        lock.truncate(0)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def temporal_server(program: Path, folder: Path, *, port: int, ui_port: int, nam
     return Part(
         name="temporal",
         command=lambda: launch.command(arguments, death=signal.SIGKILL),
-        environment=temporal.environment(),
+        environment=temporal.environment(folder),
         is_ready=lambda _: temporal.is_serving(program, f"127.0.0.1:{port}", namespace),
     )
 

@@ -83,7 +83,12 @@ def is_serving(program: Path, address: str, namespace: str = "default") -> bool:
     command = [str(program), "operator", "namespace", "describe", "--namespace", namespace, "--address", address]
     try:
         done = subprocess.run(
-            command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
+            command,
+            env=environment(program.parent),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=10,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return False
@@ -95,9 +100,9 @@ def choose_port() -> int:
     return 7233 if is_free("127.0.0.1", 7233) else free_port()
 
 
-def environment() -> dict[str, str]:
-    """The server's environment. The CLI reads a configuration from the home folder and TEMPORAL_*: not for ours."""
-    return {"PATH": os.defpath, "HOME": "/nonexistent", "NO_COLOR": "1"}
+def environment(home: Path) -> dict[str, str]:
+    """The program's environment. It keeps and reads settings below its home folder and TEMPORAL_*: never the user's."""
+    return {"PATH": os.defpath, "HOME": str(home), "NO_COLOR": "1"}
 
 
 def _works(program: Path) -> bool:
@@ -106,7 +111,7 @@ def _works(program: Path) -> bool:
     try:
         done = subprocess.run(
             [str(program), "--version"],
-            env=environment(),
+            env=environment(program.parent),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

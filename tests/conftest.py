@@ -92,10 +92,12 @@ def temporal() -> Iterator[str]:
     said: list[str] = []
     program = find_server(said.append)
     port = free_port()
-    with tempfile.TemporaryFile() as log:
-        command = server_command(program, port=port, ui_port=None, database=None)
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="rememberos-temporal-") as home:
         server = subprocess.Popen(
-            launch.command(command, death=signal.SIGKILL), env=environment(), stdout=log, stderr=log
+            launch.command(server_command(program, port=port, ui_port=None, database=None), death=signal.SIGKILL),
+            env=environment(Path(home)),
+            stdout=log,
+            stderr=log,
         )
         try:
             address = f"127.0.0.1:{port}"
