@@ -53,7 +53,7 @@ class Stage:
         command = server_command(
             find_server(lambda _: None), port=self.temporal_port, ui_port=None, database=self.folder / "temporal.db"
         )
-        return self._start(command, environment())
+        return self._start(command, environment(self.folder))
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         assert self.settings.database_url is not None
