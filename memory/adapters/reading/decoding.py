@@ -1,11 +1,14 @@
 """Bytes to text: byte order marks, UTF-8, UTF-16 and UTF-32 without a mark, then legacy code pages; never mojibake."""
 
 import codecs
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from charset_normalizer import from_bytes
+
+from memory.adapters.reading import codepages
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -23,17 +26,30 @@ _LATIN = frozenset({"ascii", "iso8859-1"})
 _NO_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"})
 
 
+_DECLARATION = re.compile(rb"""(?:<\?xml[^>]*?encoding|<meta[^>]*?charset)\s*=\s*["']?([A-Za-z0-9._:-]{2,40})""", re.I)
+
+
 @dataclass(frozen=True)
 class Decoded:
-    """A file's text, and how many places of it could not be decoded and stand as U+FFFD."""
+    """A file's text, how many places of it could not be decoded and stand as U+FFFD, and the code page when it is not
+    certain.
+    """
 
     text: str
     damaged: int = 0
+    guessed: str | None = None
+
+    @property
+    def note(self) -> str | None:
+        """What a person who finds odd letters in the text would want to know."""
+        if self.damaged:
+            return f"{self.damaged} characters of it are damaged and could not be decoded"
+        return f"its encoding is not certain; it was read as {self.guessed}" if self.guessed else None
 
 
 def decode(data: bytes, declared: str | None = None) -> Decoded | None:
-    """None when the bytes are not text. `declared` is the encoding that the file itself names."""
-    decoded = _decode(data, declared)
+    """None when the bytes are not text. `declared` is the encoding that a mail names; pages name their own."""
+    decoded = _decode(data, declared or _declared(data))
     return None if decoded is None or _is_noise(decoded.text) else decoded
 
 
@@ -41,16 +57,26 @@ def _decode(data: bytes, declared: str | None) -> Decoded | None:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return _repaired(data, encoding)
-    if b"\x1b$" in data[:_SAMPLE] and (text := _strict(data, "iso2022_jp_2")) is not None:
-        return Decoded(text)
-    if b"\x00" in data[:_SAMPLE] and (text := _wide(data)) is not None:
-        return Decoded(text)
+    if b"\x1b$" in data[:_SAMPLE] or b"\x1b(" in data[:_SAMPLE]:
+        for escaping in ("iso2022_jp_2", "iso2022_kr"):
+            text = _strict(data, escaping)
+            if text is not None and "\x1b" not in text and "\x0e" not in text:
+                return Decoded(text)
+    text = _wide(data) if b"\x00" in data[:_SAMPLE] else None
     for name in ("utf-8", declared):
-        if name is not None and (text := _strict(data, name)) is not None:
-            return Decoded(text)
-    if _looks_binary(data):
+        if text is None and name is not None:
+            text = _strict(data, name)
+    if text is not None:
+        return Decoded(text)
+    if looks_binary(data):
         return None
     return _damaged_utf8(data) or _legacy(data)
+
+
+def _declared(data: bytes) -> str | None:
+    """What an XML declaration or a page's `meta` says."""
+    match = _DECLARATION.search(data, 0, 2048) if data.lstrip()[:1] == b"<" else None
+    return match[1].decode("ascii") if match else None
 
 
 def _strict(data: bytes, encoding: str) -> str | None:
@@ -72,7 +98,7 @@ def _wide(data: bytes) -> str | None:
     """UTF-16 or UTF-32 without a mark: of the readings without nonsense, the one from the fewest Unicode blocks."""
     best: tuple[int, str] | None = None
     for encoding, width in (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2)):
-        text = _strict(data[: len(data) - len(data) % width], encoding)
+        text = _strict(data, encoding) if len(data) % width == 0 else None
         if not text or _is_noise(text):
             continue
         blocks = len({ord(character) >> 8 for character in text[:_SAMPLE]})
@@ -81,7 +107,8 @@ def _wide(data: bytes) -> str | None:
     return None if best is None else best[1]
 
 
-def _looks_binary(data: bytes) -> bool:
+def looks_binary(data: bytes) -> bool:
+    """Whether there are more control characters than any text has."""
     middle = len(data) // 2
     sample = data[:_SAMPLE] + data[middle : middle + _SAMPLE] + data[-_SAMPLE:]
     controls = len(sample) - len(sample.translate(None, _CONTROL_BYTES))
@@ -97,10 +124,13 @@ def _damaged_utf8(data: bytes) -> Decoded | None:
 
 def _legacy(data: bytes) -> Decoded | None:
     sample = _sample(data)
+    guess = codepages.guess(sample)
+    if guess is not None and (text := _strict(data, guess.codec)) is not None:
+        return Decoded(text, guessed=None if guess.is_certain else guess.codec)
     best = from_bytes(sample).best()
-    for name in (best.encoding if best is not None else None, "cp1252"):
-        if name is not None and (text := _strict(data, name)) is not None:
-            return Decoded(text)
+    for guessed in (best.encoding if best is not None else None, "cp1252"):
+        if guessed is not None and (text := _strict(data, guessed)) is not None:
+            return Decoded(text, guessed=guessed)
     return None
 
 

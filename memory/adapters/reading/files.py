@@ -91,8 +91,8 @@ def _read_text(kind: Kind, data: bytes, decoded: Decoded, found: Collector) -> N
     if kind is Kind.EML:
         read_eml(data, found)  # each part of a mail has an encoding of its own
         return
-    if decoded.damaged:
-        found.note(f"{decoded.damaged} characters of it are damaged and could not be decoded")
+    if decoded.note is not None:
+        found.note(decoded.note)
     if kind is Kind.XML:
         read_xml(data, decoded.text, found)
     elif kind in _TEXT:

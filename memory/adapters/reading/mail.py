@@ -95,7 +95,10 @@ def _read_body(part: EmailMessage, found: Collector) -> None:
     if decoded is None:
         if data:
             found.note("a part of the body is not text")
-    elif part.get_content_subtype() == "html":
+        return
+    if decoded.note is not None:
+        found.note(decoded.note)
+    if part.get_content_subtype() == "html":
         read_html(decoded.text, found, is_part=True)
     else:
         found.text(decoded.text)

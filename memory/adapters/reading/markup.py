@@ -3,7 +3,6 @@
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
 import unstructured.partition.text_type
@@ -15,7 +14,9 @@ from unstructured.partition.html import partition_html
 
 from memory.adapters.reading.archives import Archive
 from memory.adapters.reading.collector import Collector, clean, one_line
+from memory.adapters.reading.decoding import looks_binary
 from memory.adapters.reading.tables import add_table, looks_like_header
+from memory.errors import RejectedFile
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -91,21 +92,44 @@ def _parsed(text: str) -> etree._Element | None:
 
 def _prepare(root: etree._Element, *, with_links: bool) -> None:
     """Makes everything that is text into something that unstructured reads."""
-    for link in list(root.iter("a")) if with_links else ():
-        target = link.get("href", "")
-        if ":" in target and target not in "".join(map(str, link.itertext())):
-            link.tail = f" ({target}){link.tail or ''}"
+    if with_links:
+        _show_links(root)
+    _prepare_tables(root)
     for image in list(root.iter("img")):
         image.tag, image.text = "span", f" {image.get('alt', '')} "
     for option in list(root.iter("option")):
         option.tag, option.text = "span", f" {option.text or ''} "
-    for tag in _TO_DIV:
-        for element in list(root.iter(tag)):
-            element.tag = "div"
-    for tag in _TO_SPAN:
-        for element in list(root.iter(tag)):
-            element.tag, element.tail = "span", f" {element.tail or ''}"
+    for element in list(root.iter(*_TO_DIV)):
+        element.tag = "div"
+    for element in list(root.iter(*_TO_SPAN)):
+        element.tag, element.tail = "span", f" {element.tail or ''}"
     etree.strip_elements(root, *_NOT_TEXT, with_tail=False)
+
+
+def _show_links(root: etree._Element) -> None:
+    for link in list(root.iter("a")):
+        target = link.get("href", "")
+        if ":" in target and target not in "".join(map(str, link.itertext())):
+            link.tail = f" ({target}){link.tail or ''}"
+
+
+def _prepare_tables(root: etree._Element) -> None:
+    # The innermost tables, which hold the data, stay.
+    layouts = {table for table in root.iter("table") if _is_layout(table)}
+    for part in list(root.iter("tbody", "thead", "tfoot", "tr", "td", "th")):
+        if next(part.iterancestors("table"), None) in layouts:
+            part.tag = "div"
+    for table in layouts:
+        table.tag = "div"
+    for cell in list(root.iter("td", "th")):
+        # A cell becomes one line: what stood on lines of its own must not grow together.
+        for part in cell.iterdescendants(*_BLOCKS):
+            part.text, part.tail = f" {part.text or ''}", f" {part.tail or ''}"
+
+
+def _is_layout(table: etree._Element) -> bool:
+    """A table around headings or other tables only arranges the page."""
+    return next(table.iterdescendants("table", "h1", "h2", "h3", "h4", "h5", "h6"), None) is not None
 
 
 def _elements(root: etree._Element) -> Iterator[Element]:
@@ -126,7 +150,7 @@ def _add(element: Element, found: Collector, *, deeper: int) -> None:
 
 
 def _add_table(markup: str, found: Collector) -> None:
-    table = html.fragment_fromstring(markup)
+    table = html.fragment_fromstring(markup.replace("<br/>", " "))
     if caption := one_line(table.findtext("caption") or ""):
         found.text(caption)
     rows = list(table.iter("tr"))
@@ -191,4 +215,7 @@ def read_odt(data: bytes, found: Collector) -> None:
     _read_by_pandoc(data, found, source_format="odt")
 
 
-read_rtf = partial(_read_by_pandoc, source_format="rtf")
+def read_rtf(data: bytes, found: Collector) -> None:
+    if looks_binary(data):
+        raise RejectedFile("it is damaged: RTF is plain text, and this is not")
+    _read_by_pandoc(data, found, source_format="rtf")

@@ -22,6 +22,8 @@ _MAX_RENDERED_PIXELS = 12_000_000
 _POINTS_PER_INCH = 72
 # pdfium puts these where a hyphen ended a line.
 _SOFT_HYPHEN = re.compile("[\x02\u00ad\ufffe]\\s*")
+_DOT_LEADER = re.compile(r"(?:[ \t]*\.){5,}[ \t]*")
+_NUMBERING = re.compile(r"^(?:\d+\.)*\d*\.?\s+")
 _LETTER = re.compile(r"[^\W_]")
 _LIST_ITEM = re.compile(r"\s*(?:[-*•‣▪◦–]|\(?\w{1,3}[.)])\s")  # noqa: RUF001
 
@@ -72,7 +74,7 @@ def _page(document: pypdfium2.PdfDocument, number: int) -> Iterator[pypdfium2.Pd
 def _text_layer(page: pypdfium2.PdfPage) -> str:
     with closing(page.get_textpage()) as layer:
         text: str = layer.get_text_bounded()
-    return _SOFT_HYPHEN.sub("", text.replace("\r\n", "\n"))
+    return _DOT_LEADER.sub(" … ", _SOFT_HYPHEN.sub("", text.replace("\r\n", "\n")))
 
 
 def _shows_something(page: pypdfium2.PdfPage) -> bool:
@@ -104,7 +106,8 @@ def _outline(document: pypdfium2.PdfDocument) -> dict[int, dict[str, int]]:
 
 
 def _comparable(line: str) -> str:
-    return one_line(line).casefold()
+    """A title without its number: outlines leave it out, or pages do."""
+    return _NUMBERING.sub("", one_line(line)).casefold()
 
 
 def _add_page(text: str, number: int, titles: dict[str, int], found: Collector) -> None:
