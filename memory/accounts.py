@@ -19,8 +19,9 @@ _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 class Accounts:
     """Keys are `mv_` and 43 URL-safe characters; only their SHA-256 is stored."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, admin_emails: frozenset[str] = frozenset()) -> None:
         self._database = database
+        self._admin_emails = admin_emails
 
     def authenticate(self, token: str) -> Caller:
         """Who holds this key. Raises Unauthorized."""
@@ -40,7 +41,10 @@ class Accounts:
         tier: str = "self_hosted",
         api_key: str | None = None,
     ) -> NewTenant:
-        """A tenant with its main key, made here unless given. Raises Conflict for a known address or key, Invalid."""
+        """A tenant with its main key, made here unless given; an operator's if `admin` or by its address.
+
+        Raises Conflict for a known address or key, Invalid.
+        """
         email = email.strip().lower()
         name = (name or "").strip() or email
         if not _EMAIL.fullmatch(email):
@@ -55,7 +59,12 @@ class Accounts:
         tenant_id = uuid4()
         with self._database.transaction(tenant_id) as session:
             if not accounts.insert_tenant(
-                session, tenant_id=tenant_id, name=name, email=email, tier=tier, is_admin=admin
+                session,
+                tenant_id=tenant_id,
+                name=name,
+                email=email,
+                tier=tier,
+                is_admin=admin or email in self._admin_emails,
             ):
                 raise Conflict(f"a tenant with the address {email} exists")
             if not accounts.insert_key(

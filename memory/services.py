@@ -54,7 +54,7 @@ def build(settings: Settings, *, reader: FileReader | None = None) -> Services:
     return Services(
         settings=settings,
         database=database,
-        accounts=Accounts(database),
+        accounts=Accounts(database, settings.admin_emails),
         collections=Collections(database, objects),
         memories=Memories(database, embedding, objects, statistics),
         search=Search(database, embedding, objects, statistics),
@@ -71,6 +71,7 @@ def migrate(settings: Settings) -> None:
         _required(settings.database_owner_url, "DATABASE_OWNER_URL"),
         _required(settings.database_url, "DATABASE_URL"),
         _embedder(settings, threads=1).model,
+        settings.admin_emails,
     )
 
 

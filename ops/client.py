@@ -52,7 +52,7 @@ class Client:
         except urllib.error.HTTPError as error:
             with error:
                 raise Unavailable(f"{method} {path}: {error.code} {_detail(error.read())}") from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.error) as error:
             raise Unavailable(f"{method} {path}: {error}") from error
 
 

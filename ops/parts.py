@@ -85,7 +85,7 @@ def answers(url: str) -> bool:
     try:
         with DIRECT.open(f"{url}/v1/memory/health", timeout=2) as response:
             return bool(response.status == 200)
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.error):
         return False
 
 

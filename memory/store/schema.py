@@ -21,8 +21,11 @@ _HISTORIES = ("platform", "tenant")
 _NO_EXTENSION = "the database needs the extension vector: as a superuser, run `create extension vector` in it"
 
 
-def migrate(owner_url: str, app_url: str, model: EmbeddingModel) -> None:
-    """Upgrades the schema in one transaction. Raises Misconfigured, Unavailable."""
+def migrate(owner_url: str, app_url: str, model: EmbeddingModel, admin_emails: frozenset[str] = frozenset()) -> None:
+    """Upgrades the schema in one transaction; tenants with one of `admin_emails` become operators.
+
+    Raises Misconfigured, Unavailable.
+    """
     password = _app_password(app_url)
     engine = create_engine(driver_url(owner_url), hide_parameters=True)
     try:
@@ -37,6 +40,10 @@ def migrate(owner_url: str, app_url: str, model: EmbeddingModel) -> None:
             for history in _HISTORIES:
                 _upgrade(connection, history)
             _register(connection, model)
+            connection.execute(
+                text("update tenants set is_admin = true where email = any (:emails) and not is_admin"),
+                {"emails": list(admin_emails)},
+            )
     except (DBAPIError, psycopg.Error) as error:
         raise _refusal(error) from error
     finally:

@@ -9,7 +9,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from memory.errors import AppError, Conflict, Invalid, Unauthorized
-from memory.services import Services
+from memory.services import Services, build, migrate
+from memory.settings import Settings
+from tests.conftest import DatabaseUrls
 from tests.memory.conftest import Connection, Tenant
 
 
@@ -152,3 +154,25 @@ def test_keys_of_tenants_are_told_apart(services: Services, new_tenant: Callable
     read_only = services.accounts.authenticate(second.read_only["Authorization"].removeprefix("Bearer "))
     assert read_only.tenant_id == second.id != first.id
     assert (read_only.read_only, read_only.is_main, read_only.is_admin) == (True, False, True)
+
+
+def test_tenants_with_an_operators_address_are_operators(database: DatabaseUrls) -> None:
+    def migrated(emails: str) -> Services:
+        settings = Settings(
+            _env_file=None,
+            database_url=database.app_url,
+            database_owner_url=database.owner_url,
+            admin_emails=emails,
+        )
+        migrate(settings)
+        return build(settings)
+
+    first = migrated("")
+    earlier = first.accounts.create_tenant(email="earlier@example.org").api_key
+    other = first.accounts.create_tenant(email="other@example.org").api_key
+    first.close()
+    second = migrated("Earlier@example.org, later@example.org")
+    later = second.accounts.create_tenant(email="later@example.org").api_key
+
+    assert [second.accounts.authenticate(key).is_admin for key in (earlier, other, later)] == [True, False, True]
+    second.close()
