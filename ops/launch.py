@@ -71,11 +71,13 @@ def _become(libc: ctypes.CDLL, uid: int, gid: int, *, traverse: bool) -> None:
         # Without this bit access(2) ignores the capability, and Postgres checks its own binary with access(2).
         _prctl(libc, _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
     os.setgroups([])
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
+    # As root these set all three ids of each kind.
+    os.setgid(gid)
+    os.setuid(uid)
     if traverse:
         _keep_only_traversal(libc)
-    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    if sys.platform == "linux":
+        _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
 
 
 def main(argv: list[str]) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from memory.errors import AppError, Misconfigured, Unavailable
+from memory.errors import Misconfigured, Unavailable
 from memory.settings import Settings
 from ops import launch, parts, ports, temporal
 from ops.postgres import EmbeddedPostgres
@@ -216,12 +216,12 @@ def _run_bootstrap(environment: dict[str, str]) -> dict[str, bool]:
 
 
 def _watch(supervisor: Supervisor, serving: Serving, guest: Guest | None) -> None:
-    failures: list[AppError] = []
+    failures: list[Exception] = []
 
     def visit(invited: Guest) -> None:
         try:
             invited(serving)
-        except AppError as error:
+        except Exception as error:  # noqa: BLE001 - raised again below, in the thread that can end everything
             failures.append(error)
 
     if guest is not None:
@@ -262,7 +262,10 @@ def _asked_to_stop(supervisor: Supervisor) -> Iterator[None]:
         asked = True
         raise Stopped
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # Whoever started us with nohup wants us to outlive the terminal.
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = [signal.signal(number, handle) for number in numbers]
     try:
         yield
