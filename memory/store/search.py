@@ -27,11 +27,6 @@ class Filters:
     metadata: dict[str, Any] | None = None
     include_archived: bool = False
 
-    @property
-    def narrow(self) -> bool:
-        """Whether anything is asked for that could leave only a few memories."""
-        return self.category is not None or self.container_tag is not None or bool(self.metadata)
-
 
 @dataclass(frozen=True)
 class Query:
@@ -73,20 +68,20 @@ def candidates(session: Session, query: Query) -> list[Candidate]:
     if query.vector is None and not query.weights:
         return []
     values = _values(query)
-    selective = query.filters.narrow and _is_selective(session, query, values)
+    few = _few(session, query, values)
     fetch = 2 * query.depth
     while True:
-        looked = _look(session, query, {**values, "fetch": fetch}, selective=selective, fetch=fetch)
+        looked = _look(session, query, few, {**values, "fetch": fetch})
         if looked.exhausted and (not looked.tied or fetch > _MOST_FOR_TIES):
             return looked.found
         fetch *= 8
 
 
-def _look(session: Session, query: Query, values: dict[str, Any], *, selective: bool, fetch: int) -> Candidates:
-    rows = session.connection().exec_driver_sql(_statement(query, selective=selective), values).all()
+def _look(session: Session, query: Query, few: str | None, values: dict[str, Any]) -> Candidates:
+    rows = session.connection().exec_driver_sql(_statement(query, few), values).all()
     arms = [row for row in rows if row.memory_id is None]
     found = [row for row in rows if row.memory_id is not None]
-    full = {row.arm for row in arms if row.fetched == fetch}
+    full = {row.arm for row in arms if row.fetched == values["fetch"]}
     filled = {row.arm for row in arms if sum(row.arm in hit.arm for hit in found) >= query.depth}
     # What ties in everything ties in the vector arm.
     deciding = "text" if query.vector is None else "vector"
@@ -114,6 +109,11 @@ def _values(query: Query) -> dict[str, Any]:
 
 
 def _visible(filters: Filters) -> str:
+    return _plainly(filters) + (" and m.metadata @> %(metadata)s" if filters.metadata else "")
+
+
+def _plainly(filters: Filters) -> str:
+    """What is visible as far as metadata is not looked at."""
     conditions = ["m.is_latest", "(m.expires_at is null or m.expires_at > now())"]
     if not filters.include_archived:
         conditions.append("not m.archived")
@@ -121,49 +121,48 @@ def _visible(filters: Filters) -> str:
         conditions.append("m.category = %(category)s")
     if filters.container_tag is not None:
         conditions.append("m.container_tag = %(tag)s")
-    if filters.metadata:
-        conditions.append("m.metadata @> %(metadata)s")
     return " and ".join(conditions)
 
 
-def _allowed(filters: Filters) -> str:
-    """Ids of all visible memories; containment goes first through the function that may use its index."""
-    source = "memories m"
+def _few(session: Session, query: Query, values: dict[str, Any]) -> str | None:
+    """A statement for the ids of all visible memories, when they are few; None when they are many."""
+    filters = query.filters
+    if filters.category is not None or filters.container_tag is not None:
+        tagged = f"select m.id from memories m where m.collection_id = any (%(collections)s) and {_plainly(filters)}"
+        if _count(session, tagged, values) <= _SELECTIVE:
+            return f"select m.id from memories m where m.collection_id = any (%(collections)s) and {_visible(filters)}"
     if filters.metadata:
-        # One more than counts as selective, so that a wide one is seen to be wide.
-        source = (
-            f"find_by_metadata(%(collections)s, %(metadata)s, {_SELECTIVE + 1}) as contained "
-            "join memories m on m.id = contained.memory_id"
-        )
-    return f"select m.id from {source} where m.collection_id = any (%(collections)s) and {_visible(filters)}"
+        # The function may use the index of containment, which a tenant's own session may not.
+        contained = f"select memory_id from find_by_metadata(%(collections)s, %(metadata)s, {_SELECTIVE + 1})"
+        if _count(session, contained, values) <= _SELECTIVE:
+            return f"""
+                select c.memory_id as id from ({contained}) as c
+                cross join lateral (select from memories m where m.id = c.memory_id and {_visible(filters)} limit 1) m
+            """
+    return None
 
 
-def _is_selective(session: Session, query: Query, values: dict[str, Any]) -> bool:
+def _count(session: Session, statement: str, values: dict[str, Any]) -> int:
+    """How many rows it gives; one more than counts as few stands for many."""
     counted: int = (
         session.connection()
-        .exec_driver_sql(f"select count(*) from ({_allowed(query.filters)} limit {_SELECTIVE + 1}) as allowed", values)
+        .exec_driver_sql(f"select count(*) from ({statement} limit {_SELECTIVE + 1}) as found", values)
         .scalar_one()
     )
-    if query.filters.metadata and counted <= _SELECTIVE:
-        # The function stops at its own limit, before the other filters: then the few that are left are not all.
-        contained: int = (
-            session.connection()
-            .exec_driver_sql(
-                f"select count(*) from find_by_metadata(%(collections)s, %(metadata)s, {_SELECTIVE + 1})", values
-            )
-            .scalar_one()
-        )
-        return contained <= _SELECTIVE
-    return counted <= _SELECTIVE
+    return counted
 
 
-def _statement(query: Query, *, selective: bool) -> str:
-    """One statement: the arms, their union under the filters, and how far each arm was read."""
+def _statement(query: Query, few: str | None) -> str:
+    """One statement: the arms, their union under the filters, and how far each arm was read.
+
+    `few`: a statement for the ids of all that may be found, when those are few.
+    """
     visible = _visible(query.filters)
     with_vector, with_text = query.vector is not None, bool(query.weights)
     parts = []
+    selective = few is not None
     if selective:
-        parts.append(f"allowed as materialized ({_allowed(query.filters)})")
+        parts.append(f"allowed as materialized ({few})")
     if with_vector:
         parts.append(_vector_arm(query, visible, selective=selective))
     if with_text:
@@ -219,9 +218,18 @@ def _vector_arm(query: Query, visible: str, *, selective: bool) -> str:
         select memory_id, {_distance(query, "embedding")} as distance
         from memory_vectors
         where collection_id = any (%(collections)s) and model_id = %(model)s
-        {"and memory_id in (select id from allowed)" if selective else ""}
         order by distance limit %(fetch)s
     """
+    if selective:
+        # Looked up one by one: a planner that knows nothing yet of a table just filled joins it row by row with itself.
+        scanned = f"""
+            select v.memory_id, v.distance
+            from allowed cross join lateral (
+                select memory_id, {_distance(query, "embedding")} as distance
+                from memory_vectors where memory_id = allowed.id and model_id = %(model)s limit 1
+            ) v
+            order by v.distance limit %(fetch)s
+        """
     return f"""
         vector_arm as materialized (select * from ({scanned}) as near where distance <= %(farthest)s),
         {_seen("vector", visible)}
