@@ -131,7 +131,7 @@ def _run_child(work: Work, request: dict[str, Any], folder: str, source_fd: int,
     try:
         server = os.getppid()
         os.setsid()
-        die_with(server)
+        die_with(server, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
@@ -177,10 +177,10 @@ def _limit(limits: dict[str, int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 
 
-def die_with(parent: int) -> None:
-    """Ends this process when `parent` does, also when `parent` is killed."""
+def die_with(parent: int, number: signal.Signals) -> None:
+    """Has the kernel send the signal to this process when `parent` ends, also when `parent` is killed."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -203,19 +203,22 @@ def isolate() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Isolates itself, loads the work and serves until the control socket closes."""
+    """Isolates itself, loads the work and serves until the control socket closes or the parent ends."""
     work_name, control_fd, parent = arguments
     isolate()
-    die_with(int(parent))
-    # Ctrl-C in a terminal reaches the whole group; the parent decides when this process ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with socket.socket(fileno=int(control_fd)) as control:
-        control.set_inheritable(False)
-        module, function, argument = work_name.split(":")
-        work: Work = getattr(importlib.import_module(module), function)(argument)
-        # Keeps the collector from touching, and so copying, the pages that the children share.
-        gc.freeze()
-        Server(control, work).serve()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit())
+    die_with(int(parent), signal.SIGTERM)
+    try:
+        with socket.socket(fileno=int(control_fd)) as control:
+            control.set_inheritable(False)
+            module, function, argument = work_name.split(":")
+            work: Work = getattr(importlib.import_module(module), function)(argument)
+            # Keeps the collector from touching, and so copying, the pages that the children share.
+            gc.freeze()
+            Server(control, work).serve()
+    finally:
+        # The parent does so too, unless it was killed.
+        shutil.rmtree(Path.cwd(), ignore_errors=True)
 
 
 if __name__ == "__main__":

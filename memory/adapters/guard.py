@@ -76,13 +76,13 @@ class Guard:
                 raise RejectedFile(f"reading it took longer than {limits.wall_seconds} seconds")
             if ended["code"] == -signal.SIGXCPU:
                 raise RejectedFile(f"reading it took more than {limits.cpu_seconds} seconds of computing")
-            if ended["code"] != 0:
-                raise RejectedFile("it broke its reader: it is damaged, or unpacks to more than one file may")
             result.seek(0)
             verdict, answer = result.read(1), result.read()
-        if verdict != forkserver.DONE:
+        if ended["code"] == 0 and verdict == forkserver.DONE:
+            return answer
+        if ended["code"] == 0 and verdict == forkserver.REFUSED:
             raise RejectedFile(answer.decode())
-        return answer
+        raise RejectedFile("it broke its reader: it is damaged, or unpacks to more than one file may")
 
     def close(self) -> None:
         """Ends the server and every read in flight."""
@@ -157,6 +157,7 @@ class Guard:
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     cwd=folder,
+                    start_new_session=True,  # a signal to our group must not end reads that we would wait for
                     env=_environment(folder),
                 )
             with self._changed:
