@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -60,16 +61,22 @@ def api(environment: Mapping[str, str], url: str) -> Part:
     )
 
 
-def worker(environment: Mapping[str, str]) -> Part:
-    """The worker; ready when it says that it polls."""
+def worker(environment: Mapping[str, str], scratch: Path) -> Part:
+    """The worker; ready when it says that it polls. Its temporary files lie in `scratch`."""
+
+    def command() -> list[str]:
+        # A killed worker could not remove the copies of tenants' files that it was reading.
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return launch.command(python("worker"), death=signal.SIGKILL)
 
     def is_ready(output: Output) -> bool:
         return output.has_logged(_WORKER_READY) or output.age > _WORKER_READY_SECONDS
 
     return Part(
         name="worker",
-        command=lambda: launch.command(python("worker"), death=signal.SIGKILL),
-        environment=environment,
+        command=command,
+        environment={**environment, "TMPDIR": str(scratch)},
         is_ready=is_ready,
         stops=((signal.SIGTERM, 12.0),),
     )

@@ -61,9 +61,11 @@ def test_nothing_is_lost_and_nothing_is_doubled(installation: Installation, tmp_
     _reach(installation, batch, (len(VICTIMS) + 1) * _BETWEEN)
     assert batch.ended() < FILES, "the batch was over before everything was killed"
     _kill_all(installation)
+    (installation.data / "scratch" / "left").write_text("a copy of what a killed worker was reading")
 
     installation.start()
     installation.wait_for("Ctrl-C stops everything")
+    assert not (installation.data / "scratch" / "left").exists()
     installation.wait_until(lambda: batch.ended() == FILES, "every file")
     _check(batch)
     progress = installation.client(tenant["api_key"]).get(f"/v1/memory/ingest/batch/{accepted['batch_id']}")
