@@ -19,6 +19,7 @@ _MAX_HEADING = 200
 _PARAGRAPH_END = re.compile(r"\S(?=[^\S\n]*\n[^\S\n]*\n)")
 _LINE_END = re.compile(r"\S(?=[^\S\n]*\n)")
 _SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]]*(?=\s)|[。！？][”’」』)]*""")  # noqa: RUF001
+_CLOSED = re.compile(r"""[.!?…:。！？]["'”’»)\]]*$""")  # noqa: RUF001
 _WORD_END = re.compile(r"\S(?=\s)")
 _LOOK_AHEAD = 64
 _NOT_SPACE = re.compile(r"\S")
@@ -122,9 +123,11 @@ class _Cutter:
             else:
                 text = "\n".join(block.text.strip() for block in run)
                 # A sentence may go on from page to page, never from slide to slide or sheet to sheet.
-                pages = all(key == "page" for key, _ in place)
-                yield from self._cut(text, dict(place), carried=carried if pages else "")
-                carried = text[_overlap_start(text, 0, len(text)) :] if pages else ""
+                is_page = any(key == "page" for key, _ in place)
+                goes_on = is_page and text[0].isalpha() and not text[0].isupper()
+                yield from self._cut(text, dict(place), carried=carried if goes_on else "")
+                tail = text[_overlap_start(text, len(text), OVERLAP_CHARACTERS) :]
+                carried = tail if is_page and not _CLOSED.search(tail) else ""
 
     def _fitting_path(self, headings: list[_Heading]) -> str:
         """The innermost headings that fit into a third of what the model reads; the others become text, once."""
@@ -167,7 +170,9 @@ class _Cutter:
                 yield self._chunk(top + piece, place, rows)
             following = _NOT_SPACE.search(text, end)
             done = following.start() if following else len(text)
-            start = min(_overlap_start(text, start, end), done)
+            # Less where a script takes many tokens, as chunks are short there.
+            overlap = min(OVERLAP_CHARACTERS, (end - start) // 6)
+            start = min(_overlap_start(text, end, overlap), done)
 
     def _end(self, text: str, start: int, done: int, top: str) -> int | None:
         """Where the chunk from `start` ends, beyond `done`; None when the overlap before `done` leaves no room."""
@@ -257,14 +262,17 @@ def _boundary(text: str, start: int, done: int, high: int) -> int | None:
     return None
 
 
-def _overlap_start(text: str, start: int, end: int) -> int:
-    """Where the chunk after `start` to `end` may begin, so that it repeats its last sentences or words: up to 150
-    characters, or a sixth of a chunk that is short because its script takes many tokens.
-    """
-    low = max(0, end - OVERLAP_CHARACTERS, end - (end - start) // 6)
+def _overlap_start(text: str, end: int, length: int) -> int:
+    """Where the next chunk may begin, so that it repeats the last sentences or words before `end`: up to `length`."""
+    if length < 1:
+        return end
+    low = end - length
+    if low < 1:
+        return 0
     for pattern in (_SENTENCE_END, _WORD_END):
-        match = pattern.search(text, low, end)
+        match = pattern.search(text, low - 1, end)
         following = _NOT_SPACE.search(text, match.end(), end) if match else None
         if following:
             return following.start()
-    return low
+    space = text.rfind(" ", max(0, low - _LOOK_AHEAD), low)
+    return space + 1 or low

@@ -65,6 +65,7 @@ class Server:
                     self._end_overdue()
                     self._reap()
             finally:
+                signal.set_wakeup_fd(-1)
                 for pid in self._running:
                     _kill(pid)
 
@@ -217,7 +218,8 @@ def main(arguments: list[str]) -> None:
             gc.freeze()
             Server(control, work).serve()
     finally:
-        # The parent does so too, unless it was killed.
+        # The socket's end and the signal come together; neither may stop this. The parent does it too, unless killed.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         shutil.rmtree(Path.cwd(), ignore_errors=True)
 
 
