@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, urlencode
 
@@ -49,14 +50,7 @@ class _Objects(ObjectStore):
             if len(first) < _PART_BYTES:
                 obstore.put(self._store, path, first, use_multipart=False)
             else:
-                obstore.put(
-                    self._store,
-                    path,
-                    incoming.after(first),
-                    use_multipart=True,
-                    chunk_size=_PART_BYTES,
-                    max_concurrency=_PARTS_AT_ONCE,
-                )
+                self._put_in_parts(path, incoming.after(first))
         return incoming.stored()
 
     def get(self, key: str) -> bytes:
@@ -87,6 +81,16 @@ class _Objects(ObjectStore):
         if paths:
             with self._trouble():
                 self._remove(paths)
+
+    def _put_in_parts(self, path: str, source: Iterator[bytes] | BinaryIO) -> None:
+        obstore.put(
+            self._store,
+            path,
+            source,
+            use_multipart=True,
+            chunk_size=_PART_BYTES,
+            max_concurrency=_PARTS_AT_ONCE,
+        )
 
     def _remove(self, paths: list[str]) -> None:
         obstore.delete(self._store, paths)
@@ -202,6 +206,14 @@ class S3Objects(_Objects):
                 "response-content-type": media_type(content_type),
             },
         )
+
+    def _put_in_parts(self, path: str, source: Iterator[bytes] | BinaryIO) -> None:
+        # Read to its end first: an upload that is given up while a part is on its way leaves that part in the bucket.
+        with TemporaryFile() as whole:
+            for block in source:
+                whole.write(block)
+            whole.seek(0)
+            super()._put_in_parts(path, whole)
 
 
 class _Incoming:
