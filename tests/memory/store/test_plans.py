@@ -1,0 +1,204 @@
+"""Which indexes search uses at 20,000 memories, as the app role, whether or not the planner knows the tables yet."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import numpy as np
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from memory.store import search, statistics
+from memory.store.database import Database, Session
+from memory.store.search import Filters, Query
+from ops.postgres import DATABASE, OWNER, EmbeddedPostgres
+
+_NAME = "test_plans"
+_COLLECTIONS, _EACH = 4, 5_000
+
+
+@dataclass(frozen=True)
+class Large:
+    database: Database
+    tenant_id: UUID
+    collection_ids: list[UUID]
+    analyzed: bool
+
+    def should_use(self, index: str, reads: "Reads") -> None:
+        """A planner without numbers may take another index: as long as nothing is read from end to end, so be it."""
+        assert index in reads.indexes or not self.analyzed
+        assert reads.whole_tables == set()
+
+
+@pytest.fixture(scope="module", params=["just filled", "analyzed"])
+def large(request: pytest.FixtureRequest, migrated: EmbeddedPostgres) -> Iterator[Large]:
+    migrated.administer(
+        f"create database {_NAME} template {DATABASE} owner {OWNER};\n\\connect {_NAME}\n"
+        + "".join(f"alter table {table} set (autovacuum_enabled = off);\n" for table in _TABLES)
+    )
+    app_url, owner_url = (url.replace(f"/{DATABASE}?", f"/{_NAME}?") for url in (migrated.app_url, migrated.owner_url))
+    tenant_id, collection_ids = uuid4(), [uuid4() for _ in range(_COLLECTIONS)]
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        for collection_id in collection_ids:
+            _fill(owner, tenant_id, collection_id)
+        if request.param == "analyzed":
+            owner.execute(f"vacuum analyze {', '.join(_TABLES)}")
+    database = Database(app_url, pool_size=2)
+    yield Large(database, tenant_id, collection_ids, request.param == "analyzed")
+    database.close()
+    migrated.administer(f"drop database {_NAME} with (force);")
+
+
+_TABLES = ("memories", "memory_vectors", "memory_terms")
+
+
+def _fill(owner: psycopg.Connection[tuple[object, ...]], tenant_id: UUID, collection_id: UUID) -> None:
+    values = {"tenant": tenant_id, "collection": collection_id, "count": _EACH}
+    owner.execute(
+        "insert into collections (tenant_id, id, name) values (%(tenant)s, %(collection)s, %(collection)s)", values
+    )
+    owner.execute(
+        """
+        with made as (
+            insert into memories (tenant_id, id, collection_id, text, importance, category, source, metadata,
+                                  container_tag, valid_from, created_at, updated_at)
+            select %(tenant)s, gen_random_uuid(), %(collection)s,
+                   'common half' || n %% 2 || ' tenth' || n %% 10 || ' rare' || n / 10, 0.5, 'other', 'api',
+                   jsonb_build_object('rare', n / 10, 'all', 1),
+                   case n %% 2 when 0 then 'wide' else 'tag' || n / 10 end, now(), now(), now()
+            from generate_series(1, %(count)s) as n
+            returning id, text, right(id::text, 6)
+        ), vectors as (
+            insert into memory_vectors (tenant_id, memory_id, model_id, collection_id, embedding)
+            select %(tenant)s, id, 1, %(collection)s,
+                   (random()::real || array_fill(0.1::real, array[383]))::vector::halfvec
+            from made
+        )
+        insert into memory_terms (tenant_id, memory_id, collection_id, tsv, lexical)
+        select %(tenant)s, id, %(collection)s, to_tsvector('english', text),
+               bm25_weights(to_tsvector('english', text), '{}', 0.5)
+        from made
+        """,
+        values,
+    )
+
+
+@dataclass
+class Reads:
+    """Which of our tables a transaction has read from end to end, and which of our indexes it has used."""
+
+    whole_tables: set[str]
+    indexes: set[str]
+
+
+@contextmanager
+def _watched(session: Session) -> Iterator[Reads]:
+    # The counters of a session may still hold those of transactions before this one: what counts is the difference.
+    reads = Reads(set(), set())
+    before = _counters(session)
+    yield reads
+    for (kind, name), count in _counters(session).items():
+        if count > before.get((kind, name), 0):
+            (reads.whole_tables if kind == "table" else reads.indexes).add(name)
+
+
+def _counters(session: Session) -> dict[tuple[str, str], int]:
+    rows = session.execute(
+        text(
+            """
+            select 'table', relname, seq_scan from pg_stat_xact_user_tables
+            union all
+            select 'index', relname, pg_stat_get_xact_numscans(oid) from pg_class
+            where relnamespace = 'public'::regnamespace and relkind = 'i'
+            """
+        )
+    )
+    return {(kind, name): count for kind, name, count in rows}
+
+
+def _look(large: Large, *lexemes: str, vector: bool = False, collections: int = 1, **filters: Any) -> tuple[int, Reads]:
+    """How many candidates there are, and what was read for them."""
+    query = _query(large, *lexemes, vector=vector, collections=collections, **filters)
+    with large.database.transaction(large.tenant_id) as session, _watched(session) as reads:
+        found = search.candidates(session, query)
+    return len(found), reads
+
+
+def _query(large: Large, *lexemes: str, vector: bool = False, collections: int = 1, **filters: Any) -> Query:
+    return Query(
+        collection_ids=large.collection_ids[:collections],
+        filters=Filters(**filters),
+        vector=np.full(384, 0.05, dtype=np.float32) if vector else None,
+        model_id=1 if vector else 0,
+        min_score=0,
+        weights=dict.fromkeys(lexemes, 1.0),
+        depth=100,
+    )
+
+
+def test_text_is_found_by_the_index_of_lexemes(large: Large) -> None:
+    for lexemes, count in ((["rare7"], 10), (["rare7", "rare8"], 20), (["tenth3"], 100), (["tenth3", "rare9"], 100)):
+        found, reads = _look(large, *lexemes)
+        assert found == count
+        large.should_use("memory_terms_tsv", reads)
+
+
+def test_terms_are_counted_by_the_index_of_lexemes(large: Large) -> None:
+    with large.database.transaction(large.tenant_id) as session, _watched(session) as reads:
+        counts = statistics.count(session, large.collection_ids[:1], ["rare7", "tenth3", "unknown"])
+    assert counts.holding == {"rare7": 10, "tenth3": 500, "unknown": 0}
+    large.should_use("memory_terms_tsv", reads)
+
+
+@pytest.mark.parametrize("arms", ["text", "vector", "both"])
+def test_metadata_are_found_by_their_index(large: Large, arms: str) -> None:
+    lexemes = [] if arms == "vector" else ["common"]
+    found, reads = _look(large, *lexemes, vector=arms != "text", metadata={"rare": 7})
+    assert found == 10
+    large.should_use("memories_metadata", reads)
+
+
+@pytest.mark.parametrize("arms", ["text", "vector", "both"])
+def test_a_tag_is_found_by_its_index(large: Large, arms: str) -> None:
+    lexemes = [] if arms == "vector" else ["common"]
+    found, reads = _look(large, *lexemes, vector=arms != "text", container_tag="tag7")
+    assert found == 5
+    large.should_use("memories_tagged", reads)
+
+
+def test_vectors_of_a_collection_are_found_by_their_index(large: Large) -> None:
+    found, reads = _look(large, vector=True)
+    assert found == 100
+    large.should_use("memory_vectors_scanned", reads)
+
+
+def test_what_memories_say_is_never_read_from_end_to_end(large: Large) -> None:
+    for collections in (1, _COLLECTIONS):
+        for filters in ({}, {"metadata": {"all": 1}}, {"include_archived": True}, {"metadata": {"all": 1, "rare": 7}}):
+            _, reads = _look(large, "half1", "rare7", vector=True, collections=collections, **filters)
+            assert "memories" not in reads.whole_tables, filters
+
+
+@pytest.mark.parametrize("filters", [{"container_tag": "wide"}, {"category": "other"}, {"metadata": {"all": 1}}])
+def test_a_filter_that_leaves_thousands_compares_no_row_with_every_other(large: Large, filters: dict[str, Any]) -> None:
+    query = _query(large, "common", vector=True, **filters)
+    with large.database.transaction(large.tenant_id) as session:
+        values = {**search._values(query), "fetch": 200}
+        few = search._few(session, query, values)
+        assert few is not None
+        statement = f"explain (analyze, format json) {search._statement(query, few)}"
+        [explained] = session.connection().exec_driver_sql(statement, values).scalar_one()
+    steps = list(_steps(explained["Plan"]))
+    assert len(steps) > 10
+    # Joined row by row it would be millions.
+    assert sum(step.get("Rows Removed by Join Filter", 0) * step["Actual Loops"] for step in steps) < _EACH
+    assert sum(step["Actual Rows"] * step["Actual Loops"] for step in steps) < 20 * _EACH
+
+
+def _steps(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", []):
+        yield from _steps(inner)
