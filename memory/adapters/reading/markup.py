@@ -5,12 +5,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import unstructured.partition.text_type
 from lxml import etree, html
 from markdown_it import MarkdownIt
-from unstructured.documents.elements import Element, Table, Title
+from unstructured.documents.elements import Element, Table, Text, Title
+from unstructured.errors import UnprocessableEntityError
 from unstructured.file_utils.file_conversion import convert_file_to_html_text_using_pandoc
-from unstructured.partition.html import partition_html
+from unstructured.partition import text_type
+from unstructured.partition.html import parser, partition_html
 
 from memory.adapters.reading.archives import Archive
 from memory.adapters.reading.collector import Collector, clean, one_line
@@ -22,21 +23,23 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
-def replace_language_model() -> None:
-    """Puts simple rules where unstructured would fetch a spaCy model; they steer labels, never the text.
+def replace_rules() -> None:
+    """Puts simple rules where unstructured would fetch a spaCy model; they steer labels, never the text. And keeps
+    paragraphs of one character, which it drops.
 
-    The version of unstructured is pinned for this, and a test holds the three names.
+    The version of unstructured is pinned for this, and a test holds the four names.
     """
-    rules = unstructured.partition.text_type
-    for name, rule in (
-        ("sent_tokenize", lambda text: [sentence for sentence in _SENTENCE_END.split(str(text)) if sentence]),
-        ("word_tokenize", lambda text: _WORD.findall(str(text))),
-        ("contains_verb", lambda text: len(text.split()) >= 6),
+    kind_of = parser.derive_element_type_from_text
+    for module, name, rule in (
+        (text_type, "sent_tokenize", lambda text: [part for part in _SENTENCE_END.split(str(text)) if part]),
+        (text_type, "word_tokenize", lambda text: _WORD.findall(str(text))),
+        (text_type, "contains_verb", lambda text: len(text.split()) >= 6),
+        (parser, "derive_element_type_from_text", lambda text: kind_of(text) or (Text if text.strip() else None)),
     ):
-        setattr(rules, name, rule)
+        setattr(module, name, rule)
 
 
-replace_language_model()
+replace_rules()
 
 # unstructured leaves these out as decoration, and everything outside of <main>; people search for all of it.
 _TO_DIV = ("main", "nav", "figure", "details", "summary", "form", "dialog", "noscript", "object")
@@ -83,8 +86,8 @@ def read_html(text: str, found: Collector, *, with_links: bool = False, is_part:
 def _parsed(text: str) -> etree._Element | None:
     try:
         # As bytes: a page may declare an encoding that is no longer its own.
-        parser = html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
-        root: etree._Element | None = html.document_fromstring(clean(text).encode(), parser=parser)
+        forgiving = html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
+        root: etree._Element | None = html.document_fromstring(clean(text).encode(), parser=forgiving)
     except (etree.ParserError, etree.XMLSyntaxError, RecursionError):
         return None
     return root
@@ -201,7 +204,10 @@ def _read_by_pandoc(data: bytes, found: Collector, *, source_format: str) -> Non
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"file.{source_format}")
         path.write_bytes(data)
-        page = convert_file_to_html_text_using_pandoc(source_format, filename=str(path))
+        try:
+            page = convert_file_to_html_text_using_pandoc(source_format, filename=str(path))
+        except (RuntimeError, UnprocessableEntityError) as error:
+            raise RejectedFile(f"it is damaged: it cannot be opened as {source_format.upper()}") from error
     read_html(page, found)
 
 

@@ -38,7 +38,7 @@ def read_pdf(data: bytes, found: Collector, ocr: Ocr) -> None:
         for number in range(1, min(len(document), MAX_PAGES) + 1):
             with _page(document, number) as page:
                 text = _text_layer(page)
-                if len(_LETTER.findall(text[:1000])) < _MIN_LETTERS and _shows_something(page):
+                if _is_picture(page, letters=len(_LETTER.findall(text[:1000]))):
                     scanned = ocr.text_on(partial(_rendered, page))
                     unread += scanned is None
                     text = scanned if scanned and len(scanned) > len(text) else text
@@ -77,9 +77,14 @@ def _text_layer(page: pypdfium2.PdfPage) -> str:
     return _DOT_LEADER.sub(" … ", _SOFT_HYPHEN.sub("", text.replace("\r\n", "\n")))
 
 
-def _shows_something(page: pypdfium2.PdfPage) -> bool:
-    """An empty page is not worth rendering."""
-    return next(iter(page.get_objects(max_depth=1)), None) is not None
+def _is_picture(page: pypdfium2.PdfPage, *, letters: int) -> bool:
+    """Whether the page shows text that is not in its text layer: on an image, or drawn as shapes."""
+    if letters >= _MIN_LETTERS:
+        return False
+    kinds = [pypdfium2.raw.FPDF_PAGEOBJ_IMAGE]
+    if letters == 0:
+        kinds += [pypdfium2.raw.FPDF_PAGEOBJ_PATH, pypdfium2.raw.FPDF_PAGEOBJ_SHADING]
+    return next(iter(page.get_objects(filter=kinds, max_depth=5)), None) is not None
 
 
 def _rendered(page: pypdfium2.PdfPage) -> Image.Image:

@@ -15,6 +15,8 @@ from memory.errors import RejectedFile
 
 # Without the files of the operating system: the same name means the same type everywhere.
 _BY_NAME = mimetypes.MimeTypes(filenames=())
+for _suffix in (".docx", ".pptx", ".xlsx", ".odt", ".epub", ".rtf", ".msg", ".zip", ".webp", ".heic", ".m4a", ".ogg"):
+    _BY_NAME.add_type("application/octet-stream", _suffix)  # whatever they are, they are no text
 
 
 class Kind(Enum):
@@ -168,11 +170,14 @@ def text_kind(text: str, filename: str) -> tuple[Kind, str]:
         return Kind.EML, Kind.EML.value
     guessed = _BY_NAME.guess_type(f"file{suffix}")[0] or Kind.TEXT.value
     if beginning.lstrip().startswith("<?xml") or (named is Kind.XML and _TAG.search(text)):
-        return Kind.XML, guessed if guessed.endswith("xml") else Kind.XML.value
+        return Kind.XML, "image/svg+xml" if suffix == ".svg" else Kind.XML.value
     if named in (Kind.MARKDOWN, Kind.JSON):
         return named, named.value
     if named is Kind.CSV:
-        return Kind.CSV if delimiter(text, evenness=0.5) else Kind.TEXT, guessed
+        media_type = Kind.CSV.value if suffix == ".csv" else "text/tab-separated-values"
+        return Kind.CSV if delimiter(text, evenness=0.5) else Kind.TEXT, media_type
+    if named is not None:
+        return Kind.TEXT, Kind.TEXT.value
     if suffix and (guessed.startswith("text/") or guessed in _TEXT_TYPES):
         return Kind.TEXT, guessed
     # The name says nothing, or says wrongly that this is no text.

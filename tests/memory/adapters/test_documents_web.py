@@ -1,0 +1,233 @@
+"""Web pages, Markdown, e-books, ODT, RTF, JSON, XML and tables in text form."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from memory.ports import Block
+from tests.memory.adapters.conftest import Read, shown
+from tests.memory.adapters.paper import zipped
+
+PAGE = """<!doctype html><html><head><title>Falcon - Kestrel</title><style>p { color: red }</style>
+<script>var hidden = 1</script></head><body>
+<header>Top line <nav><ul><li>Home</li></ul></nav></header>
+<main><h1>The <em>Falcon</em></h1><p>A gravel bike with <a href="/x">a link</a>.</p></main>
+loose words <div>In a div <span>and a span</span><div>inner</div> after</div>
+<h2>Table</h2><table><caption>All parts</caption><tr><th>Part</th><th>Price</th></tr>
+<tr><td>Frame<br>steel</td><td><b>900</b> euros</td></tr></table>
+<ul><li>one<ul><li>one a</li></ul></li><li><p>two</p></li></ul><dl><dt>Term</dt><dd>Meaning</dd></dl>
+<pre>code  line
+  indented</pre><figure><img alt="A bird" src="x"><figcaption>Caption</figcaption></figure>
+<details><summary>More</summary>Folded</details><form><label>Name</label><button>Send</button></form>
+<p>5 &lt; 7 &amp; caf&eacute;&nbsp;bar</p><p>x</p><footer>Foot</footer></body></html>"""
+
+
+def test_a_page_is_read_whole_and_in_order(read: Read) -> None:
+    document = read("falcon.html", PAGE.encode())
+    assert shown(document) == [
+        "# Falcon - Kestrel",
+        "Top line",
+        "Home",
+        "## The Falcon",
+        "A gravel bike with a link.",
+        "loose words",
+        "In a div and a span",
+        "inner",
+        "after",
+        "### Table",
+        "All parts",
+        "| Frame steel | 900 euros",
+        "one",
+        "one a",
+        "two",
+        "Term",
+        "Meaning",
+        "code  line\n  indented",
+        "A bird Caption",
+        "More",
+        "Folded",
+        "Name Send",
+        "5 < 7 & café bar",
+        "x",
+        "Foot",
+    ]
+    assert next(block for block in document.blocks if block.kind == "row").header == "Part | Price"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252", "koi8-r"])
+def test_a_page_may_name_its_encoding(read: Read, encoding: str) -> None:
+    text = "Größe" if encoding != "koi8-r" else "Рама"
+    page = f'<html><head><meta charset="{encoding}"></head><body><p>{text} (a)</p></body></html>'
+    assert shown(read("page.html", page.encode(encoding))) == [f"{text} (a)"]
+
+
+def test_tables_that_arrange_a_page_are_not_tables(read: Read) -> None:
+    page = "<table><tr><td><h1>News</h1><p>First.</p></td><td><table><tr><td>a1</td><td>b1</td></tr><tr><td>a2</td>"
+    page += "<td>b2</td></tr></table></td></tr></table>"
+    document = read("mail.html", page.encode())
+    assert shown(document) == ["# News", "First.", "| a2 | b2"]
+    assert document.blocks[-1].header == "a1 | b1"
+
+
+@pytest.mark.parametrize("page", ["<div>" * 50_000 + "deep words" + "</div>" * 50_000, "<p>deep words"])
+def test_no_depth_loses_words(read: Read, page: str) -> None:
+    assert shown(read("deep.html", page.encode())) == ["deep words"]
+
+
+MARKDOWN = """---
+title: Warranty
+---
+# Frame *warranty*
+
+Ten years,
+the first owner. See [the form](https://kestrel.example/form).
+
+Rust
+----
+
+| Part | Years |
+|------|-------|
+| Hub  | 5     |
+
+1. first
+2. second
+
+```python
+# no heading
+if x:
+    y()
+```
+"""
+
+
+def test_markdown(read: Read) -> None:
+    assert shown(read("warranty.md", MARKDOWN.encode())) == [
+        "title: Warranty",
+        "# Frame warranty",
+        "Ten years, the first owner. See the form (https://kestrel.example/form).",
+        "## Rust",
+        "| Hub | 5",
+        "first",
+        "second",
+        "# no heading\nif x:\n    y()",
+    ]
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000 + " deep words", ">" * 50_000 + " deep words"])
+def test_markdown_of_marks_alone_is_read_in_time(read: Read, text: str) -> None:
+    assert "deep words" in " ".join(shown(read("marks.md", text.encode())))
+
+
+OASIS = "urn:oasis:names:tc:opendocument:xmlns"
+
+
+def odt() -> bytes:
+    spaces = " ".join(f'xmlns:{name}="{OASIS}:{name}:1.0"' for name in ("office", "text", "style", "manifest"))
+    body = '<text:h text:outline-level="1">Kop</text:h><text:p>Een zin uit Utrecht.</text:p>'
+    body = f"<office:body><office:text>{body}</office:text></office:body>"
+    return zipped(
+        {
+            "mimetype": "application/vnd.oasis.opendocument.text",
+            "content.xml": f"<office:document-content {spaces}>{body}</office:document-content>",
+            "styles.xml": f"<office:document-styles {spaces}><office:styles/></office:document-styles>",
+            "META-INF/manifest.xml": f"<manifest:manifest {spaces}/>",
+        }
+    )
+
+
+def epub() -> bytes:
+    container = (
+        f'<container xmlns="{OASIS}:container" version="1.0"><rootfiles>'
+        '<rootfile full-path="book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>'
+    )
+    book = (
+        '<package xmlns="http://www.idpf.org/2007/opf" version="3.0" unique-identifier="i"><metadata '
+        'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>Book</dc:title><dc:identifier id="i">i</dc:identifier>'
+        '<dc:language>en</dc:language></metadata><manifest><item id="a" href="a.xhtml" '
+        'media-type="application/xhtml+xml"/></manifest><spine><itemref idref="a"/></spine></package>'
+    )
+    page = (
+        '<html xmlns="http://www.w3.org/1999/xhtml"><head><title>t</title></head>'
+        "<body><h1>Chapter</h1><p>It rained.</p></body></html>"
+    )
+    parts = {"META-INF/container.xml": container, "book.opf": book, "a.xhtml": page}
+    return zipped({"mimetype": "application/epub+zip", **parts})
+
+
+@pytest.mark.parametrize(
+    ("filename", "data", "expected"),
+    [
+        ("letter.odt", odt(), ["# Kop", "Een zin uit Utrecht."]),
+        ("book.epub", epub(), ["# Chapter", "It rained."]),
+        ("note.rtf", rb"{\rtf1\ansi A note in {\b bold}\par and caf\'e9.}", ["A note in bold", "and café."]),
+    ],
+)
+def test_what_becomes_html_on_the_way(read: Read, filename: str, data: bytes, expected: list[str]) -> None:
+    assert shown(read(filename, data))[-len(expected) :] == expected
+
+
+def test_the_rules_in_the_place_of_the_language_model_fit_the_pinned_version() -> None:
+    assert version("unstructured") == "0.27.32"
+    program = (
+        "from unstructured.partition import text_type; from unstructured.partition.html import parser;"
+        "rules = [(text_type, 'sent_tokenize'), (text_type, 'word_tokenize'), (text_type, 'contains_verb')];"
+        "rules += [(parser, 'derive_element_type_from_text')];"
+        "before = [getattr(module, name) for module, name in rules]; from memory.adapters.reading import markup;"
+        "print([getattr(module, name) is not old for (module, name), old in zip(rules, before)])"
+    )
+    root = Path(__file__).parents[3]
+    environment = {"DO_NOT_TRACK": "1", "UNSTRUCTURED_DISABLE_NOTICE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[True, True, True, True]\n"
+
+
+def test_json_keeps_names_beside_values(read: Read) -> None:
+    data = '{"shop": "Kestrel", "open": true, "bikes": [{"name": "Falcon", "price": 2390.00}, {"name": "H\\u00e9ron"}]}'
+    document = read("shop.json", data.encode())
+    assert shown(document) == [
+        "shop: Kestrel",
+        "open: true",
+        "bikes.name: Falcon\nbikes.price: 2390.00",
+        "bikes.name: Héron",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("filename", "data", "expected"),
+    [
+        ("lines.jsonl", '{"a": 1}\n{"a": 2}\n', ["a: 1", "a: 2"]),
+        ("broken.json", '{"a": 1,\n "b": }', ['{"a": 1,\n "b": }']),
+        ("deep.json", "[" * 100_000, ["[" * 100_000]),
+        ("conf.yaml", "a: 1  # why\nb:\n  - c\n", ["a: 1  # why\nb:\n  - c"]),
+        ("a.xml", "<?xml version='1.0'?><r><b id='7'>Bolt</b><n>Nut</n></r>", ["b (id 7): Bolt", "n: Nut"]),
+        ("mixed.xml", "<?xml version='1.0'?><r><p>An <i>inner</i> word</p></r>", ["p: An inner word"]),
+        ("own.xml", "<?xml version='1.0'?><!DOCTYPE r [<!ENTITY k 'Kestrel'>]><r>&k; Ltd</r>", ["r: Kestrel Ltd"]),
+        ("vector.svg", "<svg xmlns='http://www.w3.org/2000/svg'><text>Drawn</text></svg>", ["text: Drawn"]),
+        ("broken.xml", "<?xml version='1.0'?><r>half", ["<?xml version='1.0'?><r>half"]),
+    ],
+)
+def test_data_in_text_form(read: Read, filename: str, data: str, expected: list[str]) -> None:
+    assert shown(read(filename, data.encode())) == expected
+
+
+def test_a_csv_keeps_its_header_and_row_numbers(read: Read) -> None:
+    document = read("orders.csv", b'order,remark\nK-1,"two, with a comma"\n\nK-2,"on\ntwo lines"\n')
+    assert document.blocks == [
+        Block(kind="row", text="K-1 | two, with a comma", header="order | remark", place={"row": 2}),
+        Block(kind="row", text="K-2 | on two lines", header="order | remark", place={"row": 4}),
+    ]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_a_csv_of_any_delimiter_and_encoding(read: Read, delimiter: str, encoding: str) -> None:
+    lines = [("Größe", "Preis"), ("klein", "3,5"), ("groß", "7")]
+    data = "\n".join(delimiter.join(f'"{cell}"' for cell in line) for line in lines)
+    document = read("liste.csv", data.encode(encoding))
+    assert shown(document) == ["| klein | 3,5", "| groß | 7"]
+    assert document.blocks[0].header == "Größe | Preis"
