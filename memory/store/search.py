@@ -137,7 +137,8 @@ def _few(session: Session, query: Query, values: dict[str, Any]) -> str | None:
         if _count(session, contained, values) <= _SELECTIVE:
             return f"""
                 select c.memory_id as id from ({contained}) as c
-                cross join lateral (select from memories m where m.id = c.memory_id and {_visible(filters)} limit 1) m
+                cross join lateral ({_by_id("c.memory_id")}) m
+                where {_visible(filters)}
             """
     return None
 
@@ -188,8 +189,15 @@ def _end_of_arm(arm: str) -> str:
     """
 
 
-# Candidates are few and looked up one by one. `limit 1` keeps the planner from reading a whole table to join them,
-# which it does while a table is small enough to look cheap.
+def _by_id(memory_id: str) -> str:
+    """One memory by its primary key and nothing else.
+
+    `limit 1` keeps the planner from reading a whole table to join a few rows, and from looking a row up by a tag or
+    a category that thousands share, both of which it does while its statistics are older than what was stored.
+    """
+    return f"select * from memories where id = {memory_id} limit 1"
+
+
 _BM25_OF_CANDIDATE = """
     left join lateral (
         select -(lexical <#> lexical_weights(%(lexemes)s::text[], %(weights)s::float8[])) as bm25
@@ -252,10 +260,9 @@ def _seen(arm: str, visible: str) -> str:
     return f"""
         {arm}_seen as (
             select a.memory_id, a.distance from {arm}_arm a
-            cross join lateral (
-                select importance, created_at from memories m where m.id = a.memory_id and {visible} limit 1
-            ) as visible
-            order by a.distance, visible.importance desc, visible.created_at desc, a.memory_id desc
+            cross join lateral ({_by_id("a.memory_id")}) m
+            where {visible}
+            order by a.distance, m.importance desc, m.created_at desc, a.memory_id desc
             limit %(depth)s
         )
     """

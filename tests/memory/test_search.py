@@ -152,7 +152,7 @@ def test_stop_words_alone_search_by_meaning(house: Services, tenant: Tenant) -> 
 def test_the_longest_query_finds_its_own_memory(house: Services, tenant: Tenant) -> None:
     words = [f"word{number:04}" for number in range(1_100)]
     text = " ".join(words)[:10_000]
-    _remember(house, tenant.caller, text, *words)
+    _remember(house, tenant.caller, text, *words[::10])
     for mode in _MODES:
         assert _texts(house, tenant.caller, text, mode=mode)[0] == text
 
@@ -389,6 +389,6 @@ def test_every_code_puts_its_own_memory_first(services: Services, tenant: Tenant
         for number in numbers
     ]
     _remember(services, tenant.caller, *memories)
-    for number, memory in list(zip(numbers, memories, strict=True))[::20]:
+    for number, memory in list(zip(numbers, memories, strict=True))[::40]:
         for query in (f"OPS-{number}", f"what is the state of ops-{number}?"):
             assert _texts(services, tenant.caller, query, limit=1) == [memory], query

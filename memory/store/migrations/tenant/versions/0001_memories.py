@@ -149,18 +149,20 @@ TABLES = {
     """,
 }
 
+# None of these begins with the tenant, as the primary keys do: the planner would take them for equal to a primary key
+# where its statistics are old, and look up one memory by reading all of its tenant's entries.
 INDEXES = (
-    "memories_listed on memories (tenant_id, collection_id, pinned desc, created_at desc, id desc)",
-    "memories_tagged on memories (tenant_id, collection_id, container_tag) where container_tag is not null",
-    "memories_in_sequence on memories (tenant_id, collection_id, sequence, position) where sequence is not null",
+    "memories_listed on memories (collection_id, pinned desc, created_at desc, id desc)",
+    "memories_tagged on memories (collection_id, container_tag) where container_tag is not null",
+    "memories_in_sequence on memories (collection_id, sequence, position) where sequence is not null",
     "memories_expiring on memories (expires_at) where expires_at is not null",
     "memories_metadata on memories using gin (metadata jsonb_path_ops)",
-    "memory_vectors_scanned on memory_vectors (tenant_id, collection_id, model_id)",
-    "memory_terms_collection on memory_terms (tenant_id, collection_id)",
+    "memory_vectors_scanned on memory_vectors (collection_id, model_id)",
+    "memory_terms_collection on memory_terms (collection_id)",
     "memory_terms_tsv on memory_terms using gin (tsv)",
     "batches_open on batches (touched_at) where completed_at is null",
-    "files_of_batch on files (tenant_id, batch_id, ordinal)",
-    "memory_files_of_file on memory_files (tenant_id, file_id)",
+    "files_of_batch on files (batch_id, ordinal)",
+    "memory_files_of_file on memory_files (file_id)",
 )
 
 # BM25 with k1 1.2 and b 0.75 around a fixed length of 50 lexemes, so that a memory's weights depend on itself alone.
