@@ -1,6 +1,7 @@
 """A small client of the public API, for measuring it: no faster one is to be had from the standard library."""
 
 import json
+import time
 import uuid
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPSConnection
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 Json = dict[str, Any]
 MOST_PER_CALL = 100
 _PATIENCE_SECONDS = 300
+# The server hangs up after five idle seconds; a connection that old is opened anew.
+_IDLE_SECONDS = 2
 
 
 class Refused(Exception):
@@ -27,6 +30,7 @@ class Api:
         parts = urlsplit(url)
         connection = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._http = connection(parts.netloc, timeout=_PATIENCE_SECONDS)
+        self._used_at = time.monotonic()
 
     def store(self, collection: str, memories: Sequence[Json]) -> None:
         """Stores any number of memories, 100 per call."""
@@ -70,9 +74,12 @@ class Api:
         headers = {"Authorization": f"Bearer {self.key}"}
         if body is not None:
             headers["Content-Type"] = content_type
+        if time.monotonic() - self._used_at > _IDLE_SECONDS:
+            self._http.close()
         self._http.request(method, path, body, headers)
         answer = self._http.getresponse()
         content = answer.read()
+        self._used_at = time.monotonic()
         if not 200 <= answer.status < 300:
             raise Refused(f"{method} {path}: {answer.status} {content[:500].decode(errors='replace')}")
         return json.loads(content)
