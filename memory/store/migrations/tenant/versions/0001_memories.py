@@ -162,7 +162,7 @@ INDEXES = (
     "memory_terms_tsv on memory_terms using gin (tsv)",
     "batches_open on batches (touched_at) where completed_at is null",
     "files_of_batch on files (batch_id, ordinal)",
-    "memory_files_of_file on memory_files (file_id)",
+    "memory_files_of_file on memory_files (file_id, tenant_id, memory_id)",
 )
 
 # BM25 with k1 1.2 and b 0.75 around a fixed length of 50 lexemes, so that a memory's weights depend on itself alone.
