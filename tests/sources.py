@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("api", "workflows", "activities", "connectors", "memory", "ops", "bench", "worker.py")
+PRODUCT = ("api", "workflows", "activities", "memory", "ops", "bench", "worker.py")
 
 Sources = Mapping[str, str]
 
