@@ -16,7 +16,7 @@ from memory.filenames import BINARY, MAX_NAME_BYTES, UNNAMED, clean_content_type
         ("a\x00b\r\nc\x7f.txt", "abc.txt"),
         ("  spaced out .txt ", "spaced out .txt"),
         ("photo\u202egnp.exe", "photognp.exe"),
-        ("Besprechung – März.pdf", "Besprechung – März.pdf"),
+        ("Besprechung \u2013 März.pdf", "Besprechung \u2013 März.pdf"),
         ("cafe\u0301.txt", "caf\u00e9.txt"),
         (".env", ".env"),
         ("folder/", UNNAMED),
