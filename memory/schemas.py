@@ -33,6 +33,9 @@ class Caller:
     read_only: bool = False
     is_main: bool = False
     is_admin: bool = False
+    # Whether any collection of the tenant is restricted to some agents.
+    has_grants: bool = False
+    ip_hash: str | None = None
 
 
 def _without_nul(value: object) -> object:
@@ -321,6 +324,28 @@ class BatchProgress(BaseModel):
     complete: bool
     created_at: Timestamp
     files: list[BatchFile]
+
+
+class GrantWanted(BaseModel):
+    agent_key_id: UUID
+    can_read: bool = True
+    can_write: bool = False
+
+
+class GrantedAgent(BaseModel):
+    """One agent's rights in a restricted collection."""
+
+    agent_key_id: UUID
+    label: str | None
+    can_read: bool
+    can_write: bool
+
+
+class CollectionGrants(BaseModel):
+    """Who may use a collection; without grants it is open to every agent of its tenant."""
+
+    restricted: bool
+    grants: list[GrantedAgent]
 
 
 class NewTenant(BaseModel):

@@ -9,11 +9,12 @@ from uuid import UUID
 
 from memory.embedding import Embedding
 from memory.errors import Unavailable
+from memory.grants import Grants, Reach
 from memory.memories import linked
 from memory.ports import ObjectStore, Vectors
 from memory.schemas import Caller, Memory, SearchHit, SearchRequest, SearchResponse
 from memory.statistics import SMALL, Statistics
-from memory.store import collections, memories, search, statistics
+from memory.store import memories, search, statistics
 from memory.store.database import Database, Session
 from memory.store.statistics import TermCounts
 
@@ -27,8 +28,16 @@ _DEPTH = 100
 class Search:
     """Hybrid, vector and text search over one collection or all."""
 
-    def __init__(self, database: Database, embedding: Embedding, objects: ObjectStore, statistics: Statistics) -> None:
+    def __init__(
+        self,
+        database: Database,
+        grants: Grants,
+        embedding: Embedding,
+        objects: ObjectStore,
+        statistics: Statistics,
+    ) -> None:
         self._database = database
+        self._grants = grants
         self._embedding = embedding
         self._objects = objects
         self._statistics = statistics
@@ -38,6 +47,7 @@ class Search:
 
         Raises Unavailable when mode is `vector` and the embedder does not answer; hybrid falls back to text.
         """
+        reach = self._grants.reach(caller)
         started = time.perf_counter()
         vector = self._embedded(wanted)
         mode = "text" if vector is None else wanted.mode
@@ -45,7 +55,7 @@ class Search:
         model_id = 0 if vector is None else self._embedding.model_id
         embedded = time.perf_counter()
         with self._database.transaction(caller.tenant_id) as session:
-            collection_ids = _collection_ids(session, collection)
+            collection_ids = _collection_ids(session, reach, collection)
             counts = _counts(session, wanted.query, collection_ids) if mode != "vector" else TermCounts()
             query = search.Query(
                 collection_ids=collection_ids,
@@ -99,10 +109,10 @@ class _Scored:
     text: float
 
 
-def _collection_ids(session: Session, collection: str | None) -> list[UUID]:
+def _collection_ids(session: Session, reach: Reach, collection: str | None) -> list[UUID]:
     if collection is None:
-        return collections.all_ids(session)
-    found = collections.find_id(session, collection)
+        return reach.all_readable(session)
+    found = reach.readable(session, collection)
     return [] if found is None else [found]
 
 

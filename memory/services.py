@@ -14,6 +14,7 @@ from memory.collections import Collections
 from memory.drops import Drops
 from memory.embedding import Embedding
 from memory.errors import Misconfigured
+from memory.grants import Grants
 from memory.memories import Memories
 from memory.ports import Embedder, FileReader, ObjectStore
 from memory.search import Search
@@ -30,6 +31,7 @@ class Services:
     settings: Settings
     database: Database
     accounts: Accounts
+    grants: Grants
     collections: Collections
     memories: Memories
     search: Search
@@ -50,15 +52,17 @@ def build(settings: Settings, *, reader: FileReader | None = None) -> Services:
     embedder = _embedder(settings, threads=(os.cpu_count() or 1) + (reader is None))
     objects = _objects(settings)
     embedding = Embedding(database, embedder)
+    grants = Grants(database)
     statistics = Statistics(database)
     return Services(
         settings=settings,
         database=database,
         accounts=Accounts(database),
-        collections=Collections(database, objects),
-        memories=Memories(database, embedding, objects, statistics),
-        search=Search(database, embedding, objects, statistics),
-        drops=Drops(database=database, embedding=embedding, objects=objects, statistics=statistics, reader=reader),
+        grants=grants,
+        collections=Collections(database, grants, objects),
+        memories=Memories(database, grants, embedding, objects, statistics),
+        search=Search(database, grants, embedding, objects, statistics),
+        drops=Drops(database, grants, embedding, objects, statistics, reader),
         objects=objects,
         embedder=embedder,
         statistics=statistics,

@@ -58,4 +58,5 @@ def find_caller(session: Session, key_hash: bytes) -> Caller | None:
         read_only=row.read_only,
         is_main=row.is_main,
         is_admin=row.tenant_is_admin,
+        has_grants=row.has_grants,
     )

@@ -1,6 +1,6 @@
 """Collections: the rows that memories belong to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,12 +22,16 @@ _COLLECTION = f"""
 """
 
 
-def listed(session: Session, *, limit: int, offset: int) -> tuple[list[Collection], int]:
-    """A page by name, and how many there are."""
+def listed(session: Session, *, hidden: Sequence[UUID] = (), limit: int, offset: int) -> tuple[list[Collection], int]:
+    """A page by name, and how many there are, without the `hidden` ones."""
+    shown = "c.id <> all (:hidden)"
     rows = session.execute(
-        text(f"{_COLLECTION} order by c.name, c.id limit :limit offset :offset"), {"limit": limit, "offset": offset}
+        text(f"{_COLLECTION} where {shown} order by c.name, c.id limit :limit offset :offset"),
+        {"hidden": list(hidden), "limit": limit, "offset": offset},
     )
-    total = session.execute(text("select count(*) from collections")).scalar_one()
+    total = session.execute(
+        text(f"select count(*) from collections c where {shown}"), {"hidden": list(hidden)}
+    ).scalar_one()
     return [Collection.model_validate(dict(row)) for row in rows.mappings()], total
 
 

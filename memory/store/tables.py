@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from pgvector.sqlalchemy import HALFVEC, SPARSEVEC
-from sqlalchemy import BigInteger, DateTime, Double, LargeBinary, MetaData
+from sqlalchemy import BigInteger, DateTime, Double, LargeBinary, MetaData, SmallInteger
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlmodel import Field, SQLModel
 
@@ -49,6 +49,19 @@ class KeyRow(PlatformTable, table=True):
     expires_at: datetime | None = Field(sa_type=Time)
     last_used_at: datetime | None = Field(sa_type=Time)
     revoked_at: datetime | None = Field(sa_type=Time)
+
+
+class GrantRow(PlatformTable, table=True):
+    """One agent's rights in a collection; a collection with any grant is restricted."""
+
+    __tablename__ = "grants"
+
+    tenant_id: UUID = Field(primary_key=True)
+    collection_id: UUID = Field(primary_key=True)
+    key_id: UUID = Field(primary_key=True)
+    can_read: bool
+    can_write: bool
+    created_at: datetime = Field(sa_type=Time)
 
 
 class EmbeddingModelRow(TenantTable, table=True):
@@ -221,3 +234,29 @@ class MemoryFileRow(TenantTable, table=True):
     memory_id: UUID = Field(primary_key=True)
     file_id: UUID = Field(primary_key=True)
     position: int
+
+
+class CollectionVersionRow(TenantTable, table=True):
+    """A part of a collection's version, which every committed change raises."""
+
+    __tablename__ = "collection_versions"
+
+    tenant_id: UUID = Field(primary_key=True)
+    collection_id: UUID = Field(primary_key=True)
+    shard: int = Field(primary_key=True, sa_type=SmallInteger)
+    version: int = Field(sa_type=BigInteger)
+
+
+class AuditRow(TenantTable, table=True):
+    """Who changed what, and when; never what it says."""
+
+    __tablename__ = "audit"
+
+    tenant_id: UUID = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)
+    created_at: datetime = Field(sa_type=Time)
+    actor_id: UUID | None
+    actor_label: str | None
+    action: str
+    resource: str
+    ip_hash: str | None

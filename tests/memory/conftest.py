@@ -30,8 +30,8 @@ def house(services: Services, words: WordEmbedder) -> Services:
     return dataclasses.replace(
         services,
         embedder=words,
-        memories=Memories(services.database, embedding, services.objects, services.statistics),
-        search=Search(services.database, embedding, services.objects, services.statistics),
+        memories=Memories(services.database, services.grants, embedding, services.objects, services.statistics),
+        search=Search(services.database, services.grants, embedding, services.objects, services.statistics),
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from memory.embedding import Embedding
 from memory.errors import AppError, BadRequest, Invalid, NotFound, Unavailable
+from memory.grants import Grants
 from memory.memories import Memories
 from memory.schemas import Caller, Memory, MemoryCreate, MemoryFilter, MemoryPatch, SearchRequest
 from memory.search import Search
@@ -439,8 +440,8 @@ def narrow(database: DatabaseUrls, house: Services, monkeypatch: pytest.MonkeyPa
             **vars(house),
             "database": only,
             "accounts": type(house.accounts)(only),
-            "memories": Memories(only, embedding, house.objects, statistics),
-            "search": Search(only, embedding, house.objects, statistics),
+            "memories": Memories(only, Grants(only), embedding, house.objects, statistics),
+            "search": Search(only, Grants(only), embedding, house.objects, statistics),
         }
     )
     only.close()

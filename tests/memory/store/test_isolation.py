@@ -53,7 +53,9 @@ def _filled(house: Services, settings: Settings, name: str) -> Rows:
     # Stopped, or the background would forget the statistics of so small a collection.
     statistics = Statistics(house.database)
     statistics.close()
-    memories = Memories(house.database, Embedding(house.database, house.embedder), house.objects, statistics)
+    memories = Memories(
+        house.database, house.grants, Embedding(house.database, house.embedder), house.objects, statistics
+    )
     memory = memories.create(caller, name, MemoryCreate(text=f"A {_SECRET} tree", metadata={"secret": _SECRET}))
     memories.patch(caller, name, memory.id, MemoryPatch(text=f"A {_SECRET} tree, {memory.id}"))
     rows = Rows(made.tenant_id, name, collection_id, memory.id, uuid4(), uuid4())
