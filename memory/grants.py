@@ -42,8 +42,8 @@ class Reach:
         return found
 
     def changeable(self, session: Session, name: str) -> UUID | None:
-        """The same for a change to what exists. Raises Forbidden."""
-        found = collections.find_id(session, name)
+        """The same for a change to what exists; the collection stays until the transaction ends. Raises Forbidden."""
+        found = collections.keep_named(session, name)
         if found is not None and not self.can_write(found):
             raise Forbidden(f"this key may not write to the collection {name!r}")
         return found
@@ -99,7 +99,10 @@ class Grants:
             return _listed(session, found)
 
     def delete(self, caller: Caller, name: str, key_id: UUID) -> CollectionGrants:
-        """Takes an agent's grant back; without the last one the collection is open again. Raises NotFound, Forbidden."""
+        """Takes an agent's grant back; without the last one the collection is open again.
+
+        Raises NotFound, Forbidden.
+        """
         reach = self.reach(caller)
         with self._database.transaction(caller.tenant_id) as session:
             found = _known(collections.find_id(session, name), name)

@@ -62,6 +62,14 @@ def keep(session: Session, collection_id: UUID) -> bool:
     return kept.one_or_none() is not None
 
 
+def keep_named(session: Session, name: str) -> UUID | None:
+    """The same by name: its id, or None when there is none."""
+    kept: UUID | None = session.execute(
+        text("select id from collections where name = :name for key share"), {"name": name}
+    ).scalar_one_or_none()
+    return kept
+
+
 def all_ids(session: Session) -> list[UUID]:
     return list(session.execute(text("select id from collections")).scalars())
 
@@ -85,9 +93,8 @@ def insert(
 
 def ensure(session: Session, tenant_id: UUID, name: str) -> UUID:
     """The collection's id; made when it is missing. It cannot be deleted before the transaction ends."""
-    held = text("select id from collections where name = :name for key share")
     while True:
-        found: UUID | None = session.execute(held, {"name": name}).scalar_one_or_none()
+        found = keep_named(session, name)
         if found is not None:
             return found
         insert(session, tenant_id, name, metadata={})

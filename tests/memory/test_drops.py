@@ -18,7 +18,6 @@ from memory.ports import Block, Document, FileReader
 from memory.schemas import BatchFile, BatchProgress, Caller, CollectionCreate, DropOptions, MemoryFilter, SearchRequest
 from memory.services import Services
 from memory.store import drops as store
-from memory.store.database import Database
 from tests.fakes import WordEmbedder
 from tests.memory.conftest import Connection, Tenant
 

@@ -70,6 +70,8 @@ def _filled(house: Services, settings: Settings, name: str) -> Rows:
             "insert into files (tenant_id, id, batch_id, filename, content_type, size, sha256, key, status) "
             "values (%(tenant_id)s, %(file_id)s, %(batch_id)s, %(name)s, 'text/plain', 1, '\\x00', 'k', 'done')",
             "insert into memory_files values (%(tenant_id)s, %(memory_id)s, %(file_id)s, 0)",
+            "insert into grants select tenant_id, %(collection_id)s, id, true, true from keys "
+            "where tenant_id = %(tenant_id)s",
         ):
             owner.execute(statement, asdict(rows))
     return rows
@@ -253,6 +255,7 @@ def test_what_answers_across_tenants_tells_no_content(theirs: Rows, as_app: Conn
         "read_only",
         "is_main",
         "tenant_is_admin",
+        "has_grants",
     ]
     for guess in (b"", b"\x00" * 32, key[0][:31], key[0] + b"\x00"):
         assert as_app.execute("select * from find_key(%s)", (guess,)).fetchall() == []
