@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 from pgvector import HalfVector
 from psycopg.types.json import Jsonb
 from sqlmodel import Session
@@ -20,17 +21,22 @@ _SELECTIVE = 10_000
 
 @dataclass(frozen=True)
 class Filters:
-    """What a result must be, besides current and unexpired."""
+    """What a result must be, besides unexpired and, unless asked otherwise, current."""
 
     category: str | None = None
     container_tag: str | None = None
     metadata: dict[str, Any] | None = None
     include_archived: bool = False
+    include_superseded: bool = False
+    without: Sequence[UUID] = ()
 
     @property
     def narrow(self) -> bool:
         """Whether anything is asked for that could leave only a few memories."""
         return self.category is not None or self.container_tag is not None or bool(self.metadata)
+
+
+_CURRENT = Filters()
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,43 @@ def candidates(session: Session, query: Query) -> list[Candidate]:
         fetch *= 8
 
 
+def nearest(
+    session: Session,
+    collection_ids: Sequence[UUID],
+    vector: Vectors,
+    *,
+    model_id: int,
+    min_score: float,
+    limit: int,
+    filters: Filters = _CURRENT,
+) -> list[tuple[UUID, float]]:
+    """The visible memories whose cosine with `vector` is at least `min_score`, nearest first, each with its cosine."""
+    query = Query(
+        collection_ids=collection_ids,
+        filters=filters,
+        vector=vector,
+        model_id=model_id,
+        min_score=min_score,
+        weights={},
+        depth=limit,
+    )
+    found = sorted(candidates(session, query), key=lambda candidate: -candidate.cosine)
+    return [(candidate.memory_id, candidate.cosine) for candidate in found]
+
+
+def vector_of(session: Session, memory_id: UUID, *, model_id: int) -> Vectors | None:
+    """What the model made of a memory, shape (d,); None when it has no vector of that model."""
+    row = (
+        session.connection()
+        .exec_driver_sql(
+            "select embedding from memory_vectors where memory_id = %(id)s and model_id = %(model)s",
+            {"id": memory_id, "model": model_id},
+        )
+        .one_or_none()
+    )
+    return None if row is None else np.asarray(row.embedding.to_numpy(), dtype=np.float32)
+
+
 def _look(session: Session, query: Query, values: dict[str, Any], *, selective: bool, fetch: int) -> Candidates:
     rows = session.connection().exec_driver_sql(_statement(query, selective=selective), values).all()
     arms = [row for row in rows if row.memory_id is None]
@@ -103,6 +146,7 @@ def _values(query: Query) -> dict[str, Any]:
         "category": query.filters.category,
         "tag": query.filters.container_tag,
         "metadata": Jsonb(query.filters.metadata),
+        "without": list(query.filters.without),
         "vector": None if query.vector is None else HalfVector(query.vector),
         "model": query.model_id,
         "farthest": 1 - query.min_score,
@@ -114,7 +158,11 @@ def _values(query: Query) -> dict[str, Any]:
 
 
 def _visible(filters: Filters) -> str:
-    conditions = ["m.is_latest", "(m.expires_at is null or m.expires_at > now())"]
+    conditions = ["(m.expires_at is null or m.expires_at > now())"]
+    if not filters.include_superseded:
+        conditions.append("m.is_latest")
+    if filters.without:
+        conditions.append("m.id <> all (%(without)s)")
     if not filters.include_archived:
         conditions.append("not m.archived")
     if filters.category is not None:
