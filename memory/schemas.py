@@ -24,6 +24,19 @@ MAX_TEXT_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True)
+class Once:
+    """What makes a repeat of one request known: its path, the digests of its `Idempotency-Key` and of its body.
+
+    `attempt` is this very request, so that it knows its own mark when it meets it.
+    """
+
+    path: str
+    token: bytes
+    body: bytes
+    attempt: UUID
+
+
+@dataclass(frozen=True)
 class Caller:
     """Who is asking now: the tenant, and the key as the agent's identity."""
 
@@ -35,7 +48,10 @@ class Caller:
     is_admin: bool = False
     # Whether any collection of the tenant is restricted to some agents.
     has_grants: bool = False
+    # A salted hash of the address that the request came from.
     ip_hash: str | None = None
+    # Set when the request may be repeated and must be carried out once.
+    once: Once | None = None
 
 
 def _without_nul(value: object) -> object:
@@ -84,7 +100,10 @@ def _no_control(value: str) -> str:
 
 
 def _utc(value: datetime) -> datetime:
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("the time lies outside the calendar") from error
 
 
 def _iso(value: datetime) -> str:
@@ -104,6 +123,7 @@ Category = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1,
 Source = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), NoNul, Unicode]
 ContainerTag = Annotated[str, StringConstraints(min_length=1, max_length=128), NoNul, Unicode]
 Sequence = Annotated[str, StringConstraints(min_length=1, max_length=128), NoNul, Unicode]
+ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=256), NoNul, Unicode]
 Position = Annotated[int, Field(ge=-(2**31), le=2**31 - 1, strict=True)]
 Importance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_storable_metadata)]
@@ -158,12 +178,22 @@ class MemoryFile(BaseModel):
         file._key = key
         return file
 
+    @property
+    def key(self) -> str | None:
+        """Where the object lies; None once it is gone."""
+        return self._key
+
     def linked(self, link: Callable[[str, str, str], str]) -> "MemoryFile":
         """With a link made by `link(key, filename, content_type)`; a file whose object is gone keeps none."""
         return self.model_copy(update={"url": link(self._key, self.filename, self.content_type) if self._key else ""})
 
 
 class MemoryCreate(BaseModel):
+    """A second one with the same `external_id` under the same tag changes the first, in the fields that it sends.
+
+    `expires_at` may lie in the past, as it does in what is carried over from elsewhere: it is stored, and not shown.
+    """
+
     text: Text
     importance: Importance = 0.7
     category: Category = "other"
@@ -172,6 +202,7 @@ class MemoryCreate(BaseModel):
     container_tag: ContainerTag | None = None
     sequence: Sequence | None = None
     position: Position | None = None
+    external_id: ExternalId | None = None
     expires_at: Timestamp | None = None
 
 
@@ -215,7 +246,10 @@ class Memory(BaseModel):
 
 
 class BulkCreated(BaseModel):
+    """In the order of what was sent; `updated` counts those whose `external_id` was there already."""
+
     created: int
+    updated: int
     ids: list[UUID]
     memories: list[Memory]
 
@@ -257,6 +291,18 @@ class SearchResponse(BaseModel):
     query_embedding_ms: float
     search_ms: float
     cached: bool = False
+    # Something was missing that would have made it better: it must not be kept.
+    _degraded: bool = PrivateAttr(default=False)
+
+    @property
+    def degraded(self) -> bool:
+        return self._degraded
+
+    def as_degraded(self) -> "SearchResponse":
+        """The same, marked as made without something that was out of order."""
+        marked = self.model_copy()
+        marked._degraded = True
+        return marked
 
 
 class FileRefused(BaseModel):
@@ -324,33 +370,3 @@ class BatchProgress(BaseModel):
     complete: bool
     created_at: Timestamp
     files: list[BatchFile]
-
-
-class GrantWanted(BaseModel):
-    agent_key_id: UUID
-    can_read: bool = True
-    can_write: bool = False
-
-
-class GrantedAgent(BaseModel):
-    """One agent's rights in a restricted collection."""
-
-    agent_key_id: UUID
-    label: str | None
-    can_read: bool
-    can_write: bool
-
-
-class CollectionGrants(BaseModel):
-    """Who may use a collection; without grants it is open to every agent of its tenant."""
-
-    restricted: bool
-    grants: list[GrantedAgent]
-
-
-class NewTenant(BaseModel):
-    """The only time a key is shown."""
-
-    tenant_id: UUID
-    email: str
-    api_key: str

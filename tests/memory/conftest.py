@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from memory.embedding import Embedding
+from memory.fates import Fates
 from memory.memories import Memories
 from memory.search import Search
 from memory.services import Services
@@ -31,6 +32,7 @@ def house(services: Services, words: WordEmbedder) -> Services:
         services,
         embedder=words,
         memories=Memories(services.database, services.grants, embedding, services.objects, services.statistics),
+        fates=Fates(services.database, services.grants, embedding, services.objects, services.statistics),
         search=Search(services.database, services.grants, embedding, services.objects, services.statistics),
     )
 

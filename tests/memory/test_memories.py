@@ -439,7 +439,7 @@ def narrow(database: DatabaseUrls, house: Services, monkeypatch: pytest.MonkeyPa
         **{
             **vars(house),
             "database": only,
-            "accounts": type(house.accounts)(only),
+            "accounts": type(house.accounts)(only, house.key_use, b"salt"),
             "memories": Memories(only, Grants(only), embedding, house.objects, statistics),
             "search": Search(only, Grants(only), embedding, house.objects, statistics),
         }
