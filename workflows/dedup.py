@@ -1,0 +1,14 @@
+"""One dedup: its clusters brought down to their keepers, until each is settled."""
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities.curation import CurationActivities, Run
+    from workflows.curation_run import work_through
+
+
+@workflow.defn
+class DedupWorkflow:
+    @workflow.run
+    async def run(self, run: Run) -> None:
+        await work_through(CurationActivities.merge_clusters, run)
