@@ -9,7 +9,7 @@ from memory.errors import AppError, BadRequest, Conflict, Forbidden, NotFound
 from memory.grants import Grants, Reach
 from memory.ports import ObjectStore
 from memory.schemas import Caller, Collection, CollectionCreate, CollectionUpdate
-from memory.store import changes, collections, files
+from memory.store import changes, collections, files, requests
 from memory.store.database import Database
 
 _log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ class Collections:
     def create(self, caller: Caller, wanted: CollectionCreate) -> Collection:
         """Raises Conflict when one with this name exists."""
         with self._database.transaction(caller.tenant_id) as session:
+            # First of all: a repeat that comes too early must wait for the answer, not stumble over the name.
+            requests.mark(session, caller)
             if not collections.insert(
                 session,
                 caller.tenant_id,

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from memory.agents import CollectionGrants, GrantedAgent, GrantWanted
 from memory.errors import Forbidden, NotFound
-from memory.schemas import Caller, CollectionGrants, GrantedAgent, GrantWanted
-from memory.store import changes, collections, grants
+from memory.schemas import Caller
+from memory.store import changes, collections, grants, requests
 from memory.store.database import Database, Session
 from memory.store.grants import Grant
 
@@ -49,7 +50,9 @@ class Reach:
         return found
 
     def writable(self, session: Session, name: str) -> UUID:
-        """The collection's id, made when it is missing; it stays until the transaction ends. Raises Forbidden."""
+        """The collection's id, made when it is missing; it stays until the transaction ends. Raises Forbidden, and
+        Repeated here, first of all: a repeat waits for what it repeats and does nothing of it twice."""
+        requests.mark(session, self.caller)
         found = collections.ensure(session, self.caller.tenant_id, name)
         if not self.can_write(found):
             raise Forbidden(f"this key may not write to the collection {name!r}")
@@ -87,15 +90,14 @@ class Grants:
 
         Raises Forbidden; NotFound for a key that the tenant does not have.
         """
-        reach = self.reach(caller)
         with self._database.transaction(caller.tenant_id) as session:
             found = collections.ensure(session, caller.tenant_id, name)
-            self._check(reach, found, name)
+            self._check(session, caller, found, name)
             if not grants.put(
                 session, caller.tenant_id, found, wanted.agent_key_id, Grant(wanted.can_read, wanted.can_write)
             ):
                 raise NotFound("no such agent key")
-            changes.record(session, caller, "grant.put", f"collection {found}", [found])
+            changes.record(session, caller, "grant.put", _resource(found, wanted.agent_key_id), [found])
             return _listed(session, found)
 
     def delete(self, caller: Caller, name: str, key_id: UUID) -> CollectionGrants:
@@ -103,24 +105,30 @@ class Grants:
 
         Raises NotFound, Forbidden.
         """
-        reach = self.reach(caller)
         with self._database.transaction(caller.tenant_id) as session:
-            found = _known(collections.find_id(session, name), name)
-            self._check(reach, found, name)
+            found = _known(collections.keep_named(session, name), name)
+            self._check(session, caller, found, name)
             if not grants.delete(session, found, key_id):
                 raise NotFound("no such grant")
-            changes.record(session, caller, "grant.delete", f"collection {found}", [found])
+            changes.record(session, caller, "grant.delete", _resource(found, key_id), [found])
             return _listed(session, found)
 
     def forget(self, caller: Caller, collection_id: UUID) -> None:
         """Drops the grants of a collection that is gone."""
-        if caller.has_grants:
-            with self._database.transaction(caller.tenant_id) as session:
-                grants.delete_of_collection(session, collection_id)
+        # Not only when the caller knows of grants: the first may have come after it asked.
+        with self._database.transaction(caller.tenant_id) as session:
+            grants.delete_of_collection(session, collection_id)
 
-    def _check(self, reach: Reach, collection_id: UUID, name: str) -> None:
-        if not reach.manages(collection_id):
+    def _check(self, session: Session, caller: Caller, collection_id: UUID, name: str) -> None:
+        """Judged by the grants of this moment, one change of them at a time: judged by those of a moment ago, an agent
+        that is about to be shut out could let itself in."""
+        grants.hold(session, caller.tenant_id)
+        if not Reach(caller, grants.of_key(session, caller.key_id)).manages(collection_id):
             raise Forbidden(f"this key may not manage the grants of {name!r}: the main key or a writer of it may")
+
+
+def _resource(collection_id: UUID, key_id: UUID) -> str:
+    return f"key {key_id} in collection {collection_id}"
 
 
 def _listed(session: Session, collection_id: UUID) -> CollectionGrants:

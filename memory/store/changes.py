@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from memory.schemas import Caller
+from memory.store import requests
 
 # As many writers of one collection can commit at once without waiting for each other's version.
 _SHARDS = 16
@@ -15,8 +16,11 @@ _SHARDS = 16
 def record(session: Session, caller: Caller, action: str, resource: str, collection_ids: Sequence[UUID] = ()) -> None:
     """Call it last in the transaction: from here to the commit other writers may wait.
 
-    `action` is a word such as `memory.create`; `resource` names what was changed and never quotes it.
+    `action` is a word such as `memory.create`; `resource` names what was changed and never quotes it. A request that
+    may be repeated is marked here at the latest, so that no change can be made twice. Raises Repeated.
     """
+    requests.mark(session, caller)
+    requests.describe(session, caller, resource)
     session.execute(
         text(
             """

@@ -45,6 +45,14 @@ def of_collection(session: Session, collection_id: UUID) -> list[tuple[UUID, str
     return [(row.key_id, row.label, Grant(row.can_read, row.can_write)) for row in rows]
 
 
+def hold(session: Session, tenant_id: UUID) -> None:
+    """Keeps every other change of this tenant's grants waiting until the transaction ends."""
+    session.execute(
+        text("select pg_advisory_xact_lock(hashtextextended('grants ' || :tenant_id, 0))"),
+        {"tenant_id": str(tenant_id)},
+    )
+
+
 def put(session: Session, tenant_id: UUID, collection_id: UUID, key_id: UUID, grant: Grant) -> bool:
     """Sets one agent's grant; false when the tenant has no such key."""
     put = session.execute(

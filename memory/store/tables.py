@@ -260,3 +260,71 @@ class AuditRow(TenantTable, table=True):
     action: str
     resource: str
     ip_hash: str | None
+
+
+class CurationRunRow(TenantTable, table=True):
+    """One dedup or archive-stale that changes things."""
+
+    __tablename__ = "curation_runs"
+
+    tenant_id: UUID = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)
+    kind: str
+    state: str
+    collection_id: UUID | None
+    collection: str
+    threshold: float | None = Field(sa_type=Double)
+    older_than_days: int | None
+    stale_before: datetime | None = Field(sa_type=Time)
+    scanned: int
+    scheduled: bool
+    error: str | None
+    created_by: UUID | None
+    created_by_label: str | None
+    ip_hash: str | None
+    created_at: datetime = Field(sa_type=Time)
+    touched_at: datetime = Field(sa_type=Time)
+    ended_at: datetime | None = Field(sa_type=Time)
+
+
+class CurationItemRow(TenantTable, table=True):
+    """One memory that a run deletes, archives or leaves after all."""
+
+    __tablename__ = "curation_items"
+
+    tenant_id: UUID = Field(primary_key=True)
+    run_id: UUID = Field(primary_key=True)
+    memory_id: UUID = Field(primary_key=True)
+    keeper_id: UUID | None
+    similarity: float | None = Field(sa_type=Double)
+    state: str
+
+
+class CurationPolicyRow(TenantTable, table=True):
+    """What is done to a collection by itself; null is off."""
+
+    __tablename__ = "curation_policies"
+
+    tenant_id: UUID = Field(primary_key=True)
+    collection_id: UUID = Field(primary_key=True)
+    dedup_threshold: float | None = Field(sa_type=Double)
+    stale_days: int | None
+    interval_hours: int | None
+    next_run_at: datetime | None = Field(sa_type=Time)
+
+
+class IdempotentRequestRow(TenantTable, table=True):
+    """A request that brought an `Idempotency-Key` and was carried out, and what it was answered, sealed."""
+
+    __tablename__ = "idempotent_requests"
+
+    tenant_id: UUID = Field(primary_key=True)
+    key_id: UUID = Field(primary_key=True)
+    path: str = Field(primary_key=True)
+    token: bytes = Field(primary_key=True, sa_type=LargeBinary)
+    body: bytes = Field(sa_type=LargeBinary)
+    attempt: UUID
+    resource: str | None
+    status: int | None = Field(sa_type=SmallInteger)
+    answer: bytes | None = Field(sa_type=LargeBinary)
+    created_at: datetime = Field(sa_type=Time)
