@@ -10,7 +10,7 @@ from memory.store import changes, collections, files, memories
 from memory.store.database import Database
 
 _TENANTS_A_LISTING = 200
-_MEMORIES_AT_ONCE = 500
+_MEMORIES_AT_ONCE = 1_000
 # The actor of what nobody asked for by hand.
 SYSTEM = "system"
 
