@@ -185,7 +185,8 @@ class Memories:
                     [collection_id],
                     vector,
                     model_id=model_id,
-                    min_score=wanted.min_score,
+                    # A score is never below 0, so that 0 asks for nothing.
+                    min_score=wanted.min_score or -1,
                     limit=wanted.limit,
                     filters=search.Filters(without=[memory_id]),
                 )
