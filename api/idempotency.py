@@ -74,12 +74,16 @@ def takes_long(seconds: float, rebuild: Rebuild) -> Callable[[Endpoint], Endpoin
     return remember
 
 
-def keeps_its_answer(endpoint: Callable[..., Any]) -> bool:
-    return endpoint not in _secret
-
-
 async def answered_once(request: Request, endpoint: Callable[..., Any], handle: Handler) -> Response:
     """The answer of `handle`, or the one that the same request got before. Raises Conflict, Invalid."""
+    try:
+        return await _answered(request, endpoint, handle)
+    finally:
+        # A form that was read here and handed to nobody keeps its files open.
+        await request.close()
+
+
+async def _answered(request: Request, endpoint: Callable[..., Any], handle: Handler) -> Response:
     house: Idempotency = request.app.state.services.idempotency
     caller: Caller = request.state.caller
     repeat = repeatable(path=request.scope["path"], key=_key(request), body=await _digest(request))
