@@ -18,6 +18,8 @@ from pydantic import (
     StringConstraints,
 )
 
+from memory.filters import Filter
+
 MAX_METADATA_BYTES = 32 * 1024
 MAX_METADATA_DEPTH = 64
 MAX_TEXT_CHARACTERS = 10_000
@@ -125,6 +127,7 @@ ContainerTag = Annotated[str, StringConstraints(min_length=1, max_length=128), N
 Sequence = Annotated[str, StringConstraints(min_length=1, max_length=128), NoNul, Unicode]
 ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=256), NoNul, Unicode]
 Position = Annotated[int, Field(ge=-(2**31), le=2**31 - 1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 Importance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_storable_metadata)]
 Timestamp = Annotated[datetime, AfterValidator(_utc), PlainSerializer(_iso, return_type=str, when_used="json")]
@@ -269,21 +272,59 @@ class SearchRequest(BaseModel):
     query: Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS), NoNul, Unicode
     ]
-    limit: Annotated[int, Field(ge=1, le=50)] = 5
-    min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.3
+    limit: Annotated[int, Field(ge=1, le=50, strict=True)] = 5
+    min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] = 0.3
     mode: Literal["hybrid", "vector", "text"] = "hybrid"
     category: Category | None = None
     metadata_filter: Metadata | None = None
     container_tag: ContainerTag | None = None
-    include_archived: bool = False
+    filter: Filter | None = None
+    include_archived: Flag = False
+    # What was current then; archive and deletion are judged as they are now.
+    as_of: Timestamp | None = None
+    context: Annotated[int, Field(ge=0, le=3, strict=True)] = 0
+    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)] | None = None
+    explain: Flag = False
+    # Both ask a language model; without one they change nothing.
+    rewrite: Flag = False
+    rerank: Flag = False
+
+
+class Explanation(BaseModel):
+    """How a result came to its score. `vector_rank`, `text_rank`: its place in the arm that found it, from 1.
+
+    `fused` is its own score, unclamped, and `neighbour` what its neighbours in its sequence add to that.
+    """
+
+    origin: Literal["vector", "text", "both"]
+    cosine: float | None
+    bm25: float | None
+    text_score: float | None
+    neighbour: float
+    fused: float
+    vector_rank: int | None
+    text_rank: int | None
+
+
+class Context(BaseModel):
+    """What stands around a memory in its sequence, in the order of the sequence."""
+
+    before: list[Memory]
+    after: list[Memory]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class SearchHit(Memory):
-    """A memory with how well it answers: `score` 0-1, and each arm's part of it."""
+    """A memory with how well it answers: `score` 0-1, and each arm's part of it. `context`, `explain`: when asked."""
 
     score: float
     vector_score: float | None
     text_score: float | None
+    context: Annotated[Context | None, Field(exclude_if=_is_none)] = None
+    explain: Annotated[Explanation | None, Field(exclude_if=_is_none)] = None
 
 
 class SearchResponse(BaseModel):

@@ -152,14 +152,12 @@ def write_terms(session: Session, tenant_id: UUID, collection_id: UUID, texts: S
     session.connection().exec_driver_sql(
         """
         insert into memory_terms (tenant_id, memory_id, collection_id, tsv, lexical)
-        select %(tenant)s, id, %(collection)s, stemmed || array_to_tsvector(terms),
-               bm25_weights(stemmed, terms, cast(%(exact_weight)s as double precision))
-        from unnest(%(ids)s::uuid[], %(texts)s::text[], %(exact)s::jsonb[]) as given (id, content, exact),
-             lateral (
-                 select to_tsvector('english', content) as stemmed,
-                        array(select jsonb_array_elements_text(exact)) as terms
-                 offset 0
-             ) as read
+        select %(tenant)s, id, %(collection)s, tsv, lexical
+        from unnest(%(ids)s::uuid[], %(texts)s::text[], %(exact)s::jsonb[], %(names)s::jsonb[])
+             as given (id, content, exact, names),
+             terms_of(content, array(select jsonb_array_elements_text(exact)),
+                      cast(%(exact_weight)s as double precision), array(select jsonb_array_elements_text(names)),
+                      cast(%(name_weight)s as double precision))
         on conflict (tenant_id, memory_id) do update set tsv = excluded.tsv, lexical = excluded.lexical
         """,
         {
@@ -167,8 +165,10 @@ def write_terms(session: Session, tenant_id: UUID, collection_id: UUID, texts: S
             "collection": collection_id,
             "ids": [memory_id for memory_id, _ in texts],
             "texts": [lexemes.searchable(content) for _, content in texts],
-            "exact": [Jsonb(lexemes.exact_terms(content)) for _, content in texts],
+            "exact": [Jsonb(lexemes.exact_terms(content) + lexemes.character_terms(content)) for _, content in texts],
             "exact_weight": lexemes.EXACT_WEIGHT,
+            "names": [Jsonb(lexemes.names(content)) for _, content in texts],
+            "name_weight": lexemes.NAME_WEIGHT,
         },
     )
 

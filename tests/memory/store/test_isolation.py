@@ -104,6 +104,7 @@ _FUNCTIONS = {
     "search_terms, all": f"select memory_id from search_terms({_QUERY}, {_WEIGHTS}, %(collections)s, null, 10)",
     "count_terms": f"select 1 from count_terms(array[{_QUERY}], %(collections)s) where documents > 0",
     "find_by_metadata": "select memory_id from find_by_metadata(%(collections)s, %(contained)s, 10)",
+    "find_by_terms": f"select memory_id from find_by_terms(%(collections)s, {_QUERY}, 10)",
 }
 
 

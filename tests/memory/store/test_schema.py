@@ -203,6 +203,7 @@ def test_functions_that_run_as_somebody_else_are_pinned_and_closed(as_owner: Con
         "search_terms": "search_reader",
         "count_terms": "search_reader",
         "find_by_metadata": "search_reader",
+        "find_by_terms": "search_reader",
         # These answer across tenants, with ids alone, and read what search may not.
         "find_key": OWNER,
         "stalled_batches": OWNER,
