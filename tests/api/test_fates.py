@@ -79,7 +79,8 @@ def test_a_mark_is_set_and_taken_back(client: TestClient, tenant: Tenant, act: s
     for value, version in ((True, 2), (True, 2), (False, 3)):
         answer = _post(client, tenant, made, act, {mark: value})
         assert (answer.status_code, answer.json()[mark], answer.headers["ETag"]) == (200, value, f'"{version}"')
-    for body in ({}, {mark: None}, {mark: "perhaps"}, {mark: 1}, [], {"other": True}):
+    wrong: list[Any] = [{}, {mark: None}, {mark: "perhaps"}, {mark: 1}, [], {"other": True}]
+    for body in wrong:
         assert _post(client, tenant, made, act, body).status_code == 422
     assert _post(client, tenant, {"id": UNKNOWN_ID}, act, {mark: True}).status_code == 404
     assert _post(client, tenant, {"id": "nonsense"}, act, {mark: True}).status_code == 404
@@ -94,8 +95,8 @@ def test_a_move_makes_its_target(client: TestClient, tenant: Tenant) -> None:
     assert (
         client.get(f"/v1/memory/collections/friends/memories/{made['id']}", headers=tenant.headers).status_code == 200
     )
-    for body in ({}, {"to_collection": ""}, {"to_collection": "a/b"}, {"to_collection": None}):
-        assert _post(client, tenant, made, "move", body).status_code == 422
+    for name in ("", "a/b", None):
+        assert _post(client, tenant, made, "move", {"to_collection": name}).status_code == 422
     assert _post(client, tenant, made, "move", {"to_collection": "friends"}).status_code == 404
 
 

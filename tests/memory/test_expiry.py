@@ -13,6 +13,8 @@ from memory.errors import NotFound
 from memory.fate_schemas import ForgetRequest, HistoryPage, RelatedWanted
 from memory.schemas import Memory, MemoryCreate, MemoryFilter, MemoryPatch, SearchRequest
 from memory.services import Services
+from memory.store import memories as store
+from memory.store.database import Session
 from tests.memory.conftest import Connection, Tenant
 
 PAST = datetime.now(UTC) - timedelta(days=1)
@@ -126,14 +128,14 @@ def test_who_is_given_more_time_meanwhile_stays(
     house: Services, tenant: Tenant, as_owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = _make(house, tenant, "tea", expires_at=PAST, external_id="e")
-    look = rules.memories.expired
+    look = store.expired
 
-    def look_then_restore(*arguments: Any) -> dict[UUID, UUID]:
-        found = look(*arguments)
+    def look_then_restore(session: Session, most: int) -> dict[UUID, UUID]:
+        found = look(session, most)
         _make(house, tenant, "tea", external_id="e")
         return found
 
-    monkeypatch.setattr(rules.memories, "expired", look_then_restore)
+    monkeypatch.setattr(store, "expired", look_then_restore)
     assert house.expiry.sweep(tenant.id) is False
     assert house.memories.get(tenant.caller, "notes", made.id).expires_at is None
     assert as_owner.execute(

@@ -41,7 +41,7 @@ def run(address: str, expiry: FakeExpiry, scenario: Callable[[Client, str], Coro
         client = await Client.connect(address, identity="test")
         task_queue = str(uuid4())
         upkeep = UpkeepActivities(expiry)
-        registered = [upkeep.list_tenants_with_expired, upkeep.sweep_expired]
+        registered: list[Callable[..., Any]] = [upkeep.list_tenants_with_expired, upkeep.sweep_expired]
         with ThreadPoolExecutor(worker.threads()) as executor:
             async with worker.build_worker(client, registered, executor, task_queue=task_queue):
                 return await scenario(client, task_queue)
