@@ -70,6 +70,14 @@ def keep_named(session: Session, name: str) -> UUID | None:
     return kept
 
 
+def keep_by_id(session: Session, collection_id: UUID) -> str | None:
+    """The same by id: its name, or None when it is gone."""
+    kept: str | None = session.execute(
+        text("select name from collections where id = :id for key share"), {"id": collection_id}
+    ).scalar_one_or_none()
+    return kept
+
+
 def all_ids(session: Session) -> list[UUID]:
     return list(session.execute(text("select id from collections")).scalars())
 
