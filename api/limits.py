@@ -38,16 +38,20 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Window:
-    """What is left of one identity's minute; `reset` is its end, in unix seconds."""
+    """What is left of one identity's minute; `end` is in unix seconds."""
 
     limit: int
     remaining: int
-    reset: int
+    end: float
     exceeded: bool
 
     @property
+    def reset(self) -> int:
+        return math.ceil(self.end)
+
+    @property
     def retry_after(self) -> int:
-        return max(1, math.ceil(self.reset - time.time()))
+        return max(1, math.ceil(self.end - time.time()))
 
 
 class Limiter:
@@ -83,12 +87,12 @@ class Limiter:
             try:
                 with anyio.fail_after(_STORE_SECONDS):
                     allowed = await self._windows.hit(item, *identity)
-                    reset, remaining = await self._windows.get_window_stats(item, *identity)
-                return Window(amount, remaining, math.ceil(reset), not allowed)
+                    end, remaining = await self._windows.get_window_stats(item, *identity)
+                return Window(amount, remaining, end, not allowed)
             except Exception as error:  # noqa: BLE001  whatever it is, the limiter must not be what stops requests
                 self._trusted_again_at = now + _AFTER_TROUBLE_SECONDS
                 log.warning("rate limits are off: their store does not answer", error=type(error).__name__)
-        return Window(amount, amount, math.ceil(time.time()) + _WINDOW_SECONDS, exceeded=False)
+        return Window(amount, amount, time.time() + _WINDOW_SECONDS, exceeded=False)
 
 
 def limiter(settings: Settings) -> Limiter:
