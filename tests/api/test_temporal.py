@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 from asyncio.subprocess import DEVNULL
+from pathlib import Path
 from uuid import uuid4
 
 from temporalio.client import Client
@@ -27,9 +28,10 @@ def test_a_server_that_never_answers_is_not_waited_for() -> None:
         client = WorkflowClient(f"127.0.0.1:{silent.getsockname()[1]}", "default")
 
         assert asyncio.run(client.start_drop(str(uuid4()), str(uuid4()))) is False
+        assert asyncio.run(client.start_curation("dedup", str(uuid4()), str(uuid4()))) is False
 
 
-def test_a_server_that_comes_back_is_used() -> None:
+def test_a_server_that_comes_back_is_used(tmp_path: Path) -> None:
     port = free_port()
 
     async def scenario() -> list[bool]:
@@ -37,7 +39,7 @@ def test_a_server_that_comes_back_is_used() -> None:
         answers = [await client.start_drop(str(uuid4()), str(uuid4()))]
         command = server_command(find_server(lambda _: None), port=port, ui_port=None, database=None)
         server = await asyncio.create_subprocess_exec(
-            *launch.command(command, death=signal.SIGKILL), env=environment(), stdout=DEVNULL, stderr=DEVNULL
+            *launch.command(command, death=signal.SIGKILL), env=environment(tmp_path), stdout=DEVNULL, stderr=DEVNULL
         )
         while not answers[-1]:
             answers.append(await client.start_drop(str(uuid4()), str(uuid4())))

@@ -138,9 +138,8 @@ def test_a_second_run_has_nothing_to_do(house: Services, caller: Caller, as_owne
 
 
 def test_an_unknown_collection_is_empty(house: Services, caller: Caller) -> None:
-    empty = (0, [], 0, 0)
     for report in (house.curation.find_duplicates(caller, NAME, 0.5), dedup(house, caller, 0.5)):
-        assert (report.scanned, report.clusters, report.duplicates, report.deleted) == empty
+        assert (report.scanned, report.clusters, report.duplicates, report.deleted) == (0, [], 0, 0)
     assert house.curation.find_stale(caller, NAME, 0).would_archive == 0
     assert archive(house, caller, 0).archived == 0
     with pytest.raises(NotFound):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from memory import policies
+from memory.curation import plan_dedup
 from memory.curation_runs import WaitingRun
 from memory.curation_schemas import CurationPolicy, CurationPolicyUpdate
 from memory.errors import BadRequest, Forbidden, NotFound
@@ -153,13 +153,12 @@ def test_a_fault_over_one_collection_does_not_end_it_for_all(
         house.memories.create_many(caller, NAME, [MemoryCreate(text="the same")] * 2)
         put(house, caller, dedup_threshold=0.9, interval_hours=6)
 
-    real = policies.plan_dedup
     broken = house.collections.get(callers[0], NAME).id
 
     def plan(session: object, model_id: int, collection_id: object, *args: object, **more: object) -> object:
         if collection_id == broken:
             raise ZeroDivisionError
-        return real(session, model_id, collection_id, *args, **more)  # type: ignore[arg-type]
+        return plan_dedup(session, model_id, collection_id, *args, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr("memory.policies.plan_dedup", plan)
