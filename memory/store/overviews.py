@@ -21,7 +21,7 @@ _FORGETTING_DAYS = 30
 _UNEXPIRED = "(m.expires_at is null or m.expires_at > now())"
 _PAIRS = """
     from memories old join memories m on m.tenant_id = old.tenant_id and m.id = old.superseded_by
-    where old.collection_id = :collection_id and m.collection_id = :collection_id
+    where old.collection_id = :collection_id and old.superseded_by is not null and m.collection_id = :collection_id
       and (old.expires_at is null or old.expires_at > now()) and (m.expires_at is null or m.expires_at > now())
 """
 
