@@ -61,7 +61,7 @@ _METADATA_FIELD = r"^metadata(\.[^.\u0000]+)+$"
 class Leaf(BaseModel):
     """One condition. `value` is what `op` compares with: for `in` a list, for `exists` true (the default) or false."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
 
     field: str = Field(max_length=_LONGEST_FIELD)
     op: Op
@@ -117,7 +117,7 @@ class Leaf(BaseModel):
 class Every(BaseModel):
     """All of these; an empty list is true."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
 
     parts: list["Node"] = Field(alias="and", max_length=MAX_LEAVES)
 
@@ -125,7 +125,7 @@ class Every(BaseModel):
 class Some(BaseModel):
     """At least one of these; an empty list is false."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
 
     parts: list["Node"] = Field(alias="or", max_length=MAX_LEAVES)
 
@@ -133,7 +133,7 @@ class Some(BaseModel):
 class Non(BaseModel):
     """Whatever the part is not."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
 
     part: "Node" = Field(alias="not")
 
