@@ -74,19 +74,23 @@ def takes_long(seconds: float, rebuild: Rebuild) -> Callable[[Endpoint], Endpoin
     return remember
 
 
-async def answered_once(request: Request, endpoint: Callable[..., Any], handle: Handler) -> Response:
+async def answered_once(
+    request: Request, endpoint: Callable[..., Any], handle: Handler, *, takes_form: bool, takes_json: bool
+) -> Response:
     """The answer of `handle`, or the one that the same request got before. Raises Conflict, Invalid."""
+    key = _key(request)
     try:
-        return await _answered(request, endpoint, handle)
+        body = await _digest(request, takes_form=takes_form, takes_json=takes_json)
+        repeat = repeatable(path=request.scope["path"], key=key, body=body)
+        return await _answered(request, endpoint, handle, repeat)
     finally:
         # A form that was read here and handed to nobody keeps its files open.
         await request.close()
 
 
-async def _answered(request: Request, endpoint: Callable[..., Any], handle: Handler) -> Response:
+async def _answered(request: Request, endpoint: Callable[..., Any], handle: Handler, repeat: Repeatable) -> Response:
     house: Idempotency = request.app.state.services.idempotency
     caller: Caller = request.state.caller
-    repeat = repeatable(path=request.scope["path"], key=_key(request), body=await _digest(request))
     earlier = await to_thread.run_sync(house.recall, caller, repeat)
     if earlier is not None:
         return await _again(request, endpoint, house, repeat, earlier)
@@ -142,12 +146,12 @@ def _key(request: Request) -> str:
     return given
 
 
-async def _digest(request: Request) -> bytes:
+async def _digest(request: Request, *, takes_form: bool, takes_json: bool) -> bytes:
     """Of all that the request says besides its path: the query, and JSON or a form by its content, because the order
     of keys, spaces and a form's boundary differ from one sending to the next."""
     digest = hashlib.sha256()
     _add(digest, request.scope["query_string"])
-    if "form" in request.headers.get("content-type", ""):
+    if takes_form:
         for name, value in (await request.form()).multi_items():
             _add(digest, name.encode())
             if isinstance(value, UploadFile):
@@ -155,7 +159,7 @@ async def _digest(request: Request) -> bytes:
                 _add(digest, await to_thread.run_sync(_of_file, value))
             else:
                 _add(digest, value.encode("utf-8", "surrogatepass"))
-    else:
+    elif takes_json:
         _add(digest, _canonical(await request.body()))
     return digest.digest()
 

@@ -61,7 +61,8 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         handle = super().get_route_handler()
         guard = None if self.path in auth.PUBLIC else _guard(self)
-        takes_json = self.body_field is not None and not isinstance(self.body_field.field_info, Form)
+        takes_form = self.body_field is not None and isinstance(self.body_field.field_info, Form)
+        takes_json = self.body_field is not None and not takes_form
         limit = _body_limits.get(self.endpoint, MEGABYTE)
 
         async def guarded(request: Request) -> Response:
@@ -74,7 +75,9 @@ class GuardedRoute(APIRoute):
                 request = JsonRequest(request.scope, request.receive)
                 await request.take(limit)
             if self.heeds_repeats and guard is not None and idempotency.HEADER in request.headers:
-                return await idempotency.answered_once(request, self.endpoint, handle)
+                return await idempotency.answered_once(
+                    request, self.endpoint, handle, takes_form=takes_form, takes_json=takes_json
+                )
             return await handle(request)
 
         return guarded

@@ -96,7 +96,9 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", f"{_MEMORY}/pin"): Row(_writes(200, stranger=404), _json(pinned=True), changes=True),
     ("POST", f"{_MEMORY}/archive"): Row(_writes(200, stranger=404), _json(archived=True), changes=True),
     ("DELETE", _MEMORY): Row(_writes(200, stranger=404), changes=True),
-    ("POST", f"{_COLLECTION}/forget"): Row(_writes(200, stranger=200), _json(query="anchor"), changes=True),
+    ("POST", f"{_COLLECTION}/forget"): Row(
+        _writes(200, stranger=200), _json(query="anchor", min_score=0), changes=True
+    ),
     ("POST", f"{_COLLECTION}/search"): Row(_reads(), _json(query="anchor")),
     ("POST", "/v1/memory/search"): Row(_FOR_ALL, _json(query="anchor")),
     ("POST", f"{_COLLECTION}/drop"): Row(

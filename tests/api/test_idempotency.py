@@ -166,6 +166,24 @@ def test_what_is_no_key_is_422(client: TestClient, tenant: Tenant, key: str) -> 
     assert _count(client, tenant) == 0
 
 
+@pytest.mark.parametrize("content_type", ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_is_none_is_422(client: TestClient, tenant: Tenant, content_type: str) -> None:
+    headers = {**_once(tenant.headers), "Content-Type": content_type}
+
+    assert client.post(PEOPLE, headers=headers).status_code == 422
+
+
+def test_a_broken_form_is_refused(client: TestClient, tenant: Tenant) -> None:
+    headers = {**_once(tenant.headers), "Content-Type": "multipart/form-data; boundary=x"}
+
+    answers = [
+        client.post("/v1/memory/collections/people/drop", headers=headers, content=content)
+        for content in (b"--x\r\nnonsense", b"--y\r\n\r\n", b"")
+    ]
+
+    assert {answer.status_code for answer in answers} <= {400, 422}
+
+
 def test_a_name_in_the_path_counts_however_it_is_encoded(client: TestClient, tenant: Tenant) -> None:
     headers = _once(tenant.headers)
     first = client.post("/v1/memory/collections/p%65ople/memories", headers=headers, json={"text": "Ada"})
