@@ -5,10 +5,14 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from activities.curation import CurationActivities, Run
     from workflows.curation_run import work_through
+    from workflows.policies import CURATE
 
 
 @workflow.defn
 class DedupWorkflow:
     @workflow.run
     async def run(self, run: Run) -> None:
-        await work_through(CurationActivities.merge_clusters, run)
+        async def step() -> bool:
+            return await workflow.execute_activity_method(CurationActivities.merge_clusters, run, **CURATE)
+
+        await work_through(step, run)
