@@ -260,24 +260,36 @@ def texts_by_external_id(
 def _by_external_id(
     session: Session, collection_id: UUID, keys: Sequence[tuple[str | None, str]], *, lock: str
 ) -> list[tuple[Memory, tuple[str | None, str]]]:
+    # By the whole name: one id may stand under as many tags as there are users, and theirs must not be locked. Twice,
+    # because no index answers `is not distinct from`.
     rows = session.execute(
         text(
             f"""
             select {MEMORY} {_FROM}
-            where m.collection_id = :collection_id and m.is_latest and m.external_id = any (:external_ids)
+            where m.collection_id = :collection_id and m.is_latest and m.id = any (array(
+                select named.id
+                from unnest(cast(:tags as text[]), cast(:external_ids as text[])) as given (tag, external_id),
+                     lateral (
+                         select id from memories n
+                         where n.collection_id = :collection_id and n.is_latest and n.external_id = given.external_id
+                           and n.container_tag = given.tag
+                         union all
+                         select id from memories n
+                         where n.collection_id = :collection_id and n.is_latest and n.external_id = given.external_id
+                           and n.container_tag is null and given.tag is null
+                     ) as named
+            ))
             order by m.id {lock}
             """
         ),
-        {"collection_id": collection_id, "external_ids": [external_id for _, external_id in keys]},
+        {
+            "collection_id": collection_id,
+            "tags": [tag for tag, _ in keys],
+            "external_ids": [external_id for _, external_id in keys],
+        },
     )
-    wanted = set(keys)
     found = [Memory.model_validate(fields(row)) for row in rows.mappings()]
-    # The same id under other tags is another memory's.
-    return [
-        (memory, (memory.container_tag, memory.external_id))
-        for memory in found
-        if memory.external_id is not None and (memory.container_tag, memory.external_id) in wanted
-    ]
+    return [(one, (one.container_tag, one.external_id)) for one in found if one.external_id is not None]
 
 
 def move(session: Session, memory_id: UUID, to_collection_id: UUID, *, now: datetime) -> None:

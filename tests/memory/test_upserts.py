@@ -6,12 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from memory.errors import Conflict, Invalid
 from memory.fate_schemas import HistoryPage
 from memory.schemas import Memory, MemoryCreate, MemoryFilter, MemoryPatch, SearchRequest
 from memory.services import Services
+from memory.settings import Settings
 from memory.store import memories as store
 from tests.fakes import WordEmbedder
 from tests.memory.conftest import Connection, Tenant
@@ -92,6 +94,16 @@ def test_the_name_holds_within_its_collection_and_its_tag(house: Services, new_t
     assert _put(house, tenant, "two again", container_tag="a").id == made[1].id
     assert _put(house, tenant, "one again").id == made[0].id
     assert house.memories.get(tenant.caller, "notes", made[2].id) == made[2]
+
+
+def test_the_same_name_under_another_tag_is_not_waited_for(house: Services, tenant: Tenant, settings: Settings) -> None:
+    others = _put(house, tenant, "theirs", container_tag="a")
+    mine = [_put(house, tenant, "mine", container_tag=tag) for tag in (None, "b")]
+    assert settings.database_owner_url is not None
+    with psycopg.connect(settings.database_owner_url.get_secret_value()) as holding:
+        holding.execute("select from memories where id = %s for update", (others.id,))
+        again = [_put(house, tenant, "again", container_tag=tag) for tag in (None, "b")]
+    assert [memory.id for memory in again] == [memory.id for memory in mine]
 
 
 def test_without_a_name_nothing_is_the_same(house: Services, tenant: Tenant) -> None:

@@ -10,6 +10,14 @@ def upgrade() -> None:
     op.execute(
         "create index memories_superseding on memories (tenant_id, superseded_by) where superseded_by is not null"
     )
+    # Ids are many and looked up under any tag: with the tag first every tag of the collection would be looked through.
+    op.execute("drop index memories_external_id")
+    op.execute(
+        """
+        create unique index memories_external_id on memories (tenant_id, collection_id, external_id, container_tag)
+        nulls not distinct where external_id is not null and is_latest
+        """
+    )
     op.execute(
         """
         create function tenants_with_expired(most integer) returns table (tenant_id uuid)
