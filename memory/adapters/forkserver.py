@@ -1,8 +1,9 @@
 """The warm process that forks one limited, isolated child for each request; `guard.py` starts it and talks to it.
 
-Run as `python -m memory.adapters.forkserver WORK CONTROL PARENT`: WORK is `module:function:argument`, CONTROL an
-inherited socket's number, PARENT the process that must outlive it. The function is called once, with the argument, and
-returns the work of every child: it takes the file and the request and returns the answer's bytes.
+Run as `python -m memory.adapters.forkserver WORK CONTROL PARENT FOLDER`: WORK is `module:function:argument`, CONTROL an
+inherited socket's number, PARENT the process that must outlive it, FOLDER for its temporary files, removed at the end.
+The function is called once, with the argument, and returns the work of every child: it takes the file and the request
+and returns the answer's bytes.
 """
 
 import contextlib
@@ -205,22 +206,26 @@ def isolate() -> None:
 
 def main(arguments: list[str]) -> None:
     """Isolates itself, loads the work and serves until the control socket closes or the parent ends."""
-    work_name, control_fd, parent = arguments
+    work_name, control_fd, parent, folder = arguments
     isolate()
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit())
+
+    def leave(*_: object) -> None:
+        """Ends at once, whatever is being imported or done; the children end with this process. The parent removes the
+        folder, unless it was killed.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, leave)
     die_with(int(parent), signal.SIGTERM)
-    try:
-        with socket.socket(fileno=int(control_fd)) as control:
-            control.set_inheritable(False)
-            module, function, argument = work_name.split(":")
-            work: Work = getattr(importlib.import_module(module), function)(argument)
-            # Keeps the collector from touching, and so copying, the pages that the children share.
-            gc.freeze()
-            Server(control, work).serve()
-    finally:
-        # The socket's end and the signal come together; neither may stop this. The parent does it too, unless killed.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        shutil.rmtree(Path.cwd(), ignore_errors=True)
+    with socket.socket(fileno=int(control_fd)) as control:
+        control.set_inheritable(False)
+        module, function, argument = work_name.split(":")
+        work: Work = getattr(importlib.import_module(module), function)(argument)
+        # Keeps the collector from touching, and so copying, the pages that the children share.
+        gc.freeze()
+        Server(control, work).serve()
+    leave()
 
 
 if __name__ == "__main__":

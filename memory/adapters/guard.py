@@ -19,7 +19,7 @@ import memory
 from memory.adapters import forkserver
 from memory.errors import RejectedFile, Unavailable
 
-_START_SECONDS = 120
+_START_SECONDS = 300
 _ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PYTHONUTF8": "1",
@@ -153,7 +153,7 @@ class Guard:
             with theirs:
                 command = [sys.executable, "-P", "-m", forkserver.__name__, self._work]
                 process = subprocess.Popen(  # noqa: S603 - our own program and arguments
-                    [*command, str(theirs.fileno()), str(os.getpid())],
+                    [*command, str(theirs.fileno()), str(os.getpid()), folder],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     cwd=folder,

@@ -123,5 +123,5 @@ def _in_lines(boxes: Any, texts: tuple[str, ...]) -> str:
 def _without_specks(text: str) -> str:
     """Drops lines without a letter or digit, which are what engines make of dirt and rules."""
     lines = [line.strip() for line in text.replace("\x0c", "\n").splitlines()]
-    kept = [line if not line or re.search(r"\w", line) else "" for line in lines]
+    kept = [line if not line or re.search(r"[^\W_]", line) else "" for line in lines]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()

@@ -36,6 +36,7 @@ _ALPHABETS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 _HEBREW_FINALS = frozenset("ךםןףץ")
 # They stand between words and say nothing; inside a word they are what another code page's letter became.
 _BETWEEN_WORDS = frozenset("«»“”„‘’‚–—…€°§£©®™²³µ·•¿¡×÷±\xa0\xad½¼¾")  # noqa: RUF001
+_WORDS_OF_ONE_LETTER = frozenset("àáâäåæèéêíóôöøúıаиоувксязжбіїєοηήώو")
 _INSIDE_WORDS = frozenset("’·\xad")  # noqa: RUF001
 _ENOUGH = 0.8
 # A list of names comes from many languages: then all letters of the code page count, a little less.
@@ -97,13 +98,15 @@ def _share(text: str, letters: frozenset[str], *, is_latin: bool) -> float:
     for before, character, after in zip(" " + text, text, text[1:] + " ", strict=False):
         if character < "\x80":
             continue
-        joined = before.isalpha() and after.isalpha()
-        if character in _BETWEEN_WORDS and (not joined or character in _INSIDE_WORDS):
+        joins = before.isalpha() or after.isalpha()
+        if character in _BETWEEN_WORDS and (not (before.isalpha() and after.isalpha()) or character in _INSIDE_WORDS):
             continue
         # "пРИВЕТ" and "oÙ": small letter, then a capital, is another code page's small letter.
         is_torn = (character.isupper() and before.islower()) or (character in _HEBREW_FINALS and after.isalpha())
         is_mixed = not is_latin and (_is_ascii_letter(before) or _is_ascii_letter(after))
         is_mixed = is_mixed or before.isdigit() or after.isdigit()
+        # "Ł 5" and "ё 5" were pounds.
+        is_mixed = is_mixed or (not joins and character.lower() not in _WORDS_OF_ONE_LETTER)
         if character.lower() in letters and not is_torn and not is_mixed:
             expected += 1
         else:

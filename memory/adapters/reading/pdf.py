@@ -19,6 +19,8 @@ _MIN_LETTERS = 16
 _OCR_DPI = 200
 # A page may claim to be kilometres wide; what it is rendered to is bounded, not what it claims.
 _MAX_RENDERED_PIXELS = 12_000_000
+# Smaller than this, no letter of any size would be left.
+_MIN_SCALE = 0.1
 _POINTS_PER_INCH = 72
 # pdfium puts these where a hyphen ended a line.
 _SOFT_HYPHEN = re.compile("[\x02\u00ad\ufffe]\\s*")
@@ -38,7 +40,7 @@ def read_pdf(data: bytes, found: Collector, ocr: Ocr) -> None:
         for number in range(1, min(len(document), MAX_PAGES) + 1):
             with _page(document, number) as page:
                 text = _text_layer(page)
-                if _is_picture(page, letters=len(_LETTER.findall(text[:1000]))):
+                if _is_picture(page, letters=len(_LETTER.findall(text[:1000]))) and _scale(page) > _MIN_SCALE:
                     scanned = ocr.text_on(partial(_rendered, page))
                     unread += scanned is None
                     text = scanned if scanned and len(scanned) > len(text) else text
@@ -87,10 +89,14 @@ def _is_picture(page: pypdfium2.PdfPage, *, letters: int) -> bool:
     return next(iter(page.get_objects(filter=kinds, max_depth=5)), None) is not None
 
 
-def _rendered(page: pypdfium2.PdfPage) -> Image.Image:
+def _scale(page: pypdfium2.PdfPage) -> float:
+    """How many pixels a point becomes for OCR."""
     width, height = (max(1.0, side) for side in page.get_size())
-    scale = min(_OCR_DPI / _POINTS_PER_INCH, (_MAX_RENDERED_PIXELS / (width * height)) ** 0.5)
-    bitmap = page.render(scale=scale)
+    return float(min(_OCR_DPI / _POINTS_PER_INCH, (_MAX_RENDERED_PIXELS / (width * height)) ** 0.5))
+
+
+def _rendered(page: pypdfium2.PdfPage) -> Image.Image:
+    bitmap = page.render(scale=_scale(page))
     with closing(bitmap):
         image: Image.Image = bitmap.to_pil().convert("RGB")
     return image

@@ -1,0 +1,218 @@
+"""Files made to hurt: each ends contained, within its limits, and the next file is served by the same warm process."""
+
+import io
+import random
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from memory.adapters.documents import GuardedReader
+from memory.adapters.guard import Limits
+from memory.errors import RejectedFile
+from memory.ports import Document
+from tests.memory.adapters.conftest import Read
+from tests.memory.adapters.paper import WORD, blank_png, docx, paragraph, pdf, relations, zipped
+
+LIMITS = Limits(memory_bytes=400 * 1024**2, cpu_seconds=10, wall_seconds=15)
+ENDED = "broke its reader|more memory|longer than|seconds of computing|nested too deeply"
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[GuardedReader]:
+    reader = GuardedReader(ocr_engine="off", limits=LIMITS)
+    yield reader
+    reader.close()
+
+
+@pytest.fixture
+def read(strict: GuardedReader, tmp_path: Path) -> Read:
+    """Reads a file, and shows that the next one is served whatever became of it."""
+
+    def read_bytes(filename: str, data: bytes) -> Document:
+        path, following = tmp_path / "stored", tmp_path / "next"
+        path.write_bytes(data)
+        following.write_text("Next, please.")
+        server = strict._files.server_pid
+        try:
+            return strict.read(path, filename)
+        finally:
+            assert strict.read(following, "next.txt").blocks[0].text == "Next, please."
+            assert server is None or strict._files.server_pid == server
+
+    return read_bytes
+
+
+def outcome(read: Read, filename: str, data: bytes) -> Document | str:
+    """The document, or why it was refused."""
+    try:
+        return read(filename, data)
+    except RejectedFile as refused:
+        return refused.detail
+
+
+def laughs(use: str) -> str:
+    """An entity of entities of entities, a thousand million times the same word."""
+    lines = ['<!ENTITY e0 "lol">', *(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))]
+    return f"<?xml version='1.0'?><!DOCTYPE {use} [{''.join(lines)}]>"
+
+
+def bomb(name: str, megabytes: int) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        archive.writestr("_rels/.rels", relations(("officeDocument", name)))
+        with archive.open(name, "w") as member:
+            for _ in range(megabytes):
+                member.write(b"<w:p><w:r><w:t>aaaaaaaaaaaaaaaa</w:t></w:r></w:p>  " * 20_000)
+    return held.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("filename", "part"),
+    [("a.docx", "word/document.xml"), ("a.pptx", "ppt/presentation.xml"), ("a.xlsx", "xl/workbook.xml")],
+)
+def test_an_office_file_that_unpacks_to_a_hundred_times_more(read: Read, filename: str, part: str) -> None:
+    with pytest.raises(RejectedFile, match="unpacks to 36 MB"):
+        read(filename, bomb(part, 38))
+
+
+def test_sizes_that_lie_are_not_believed(read: Read) -> None:
+    honest = docx(paragraph("a" * 100_000))
+    size = len(f"<w:document {WORD}><w:body>{paragraph('a' * 100_000)}</w:body></w:document>")
+    lying = honest.replace(size.to_bytes(4, "little"), (1000).to_bytes(4, "little"))
+    assert lying != honest
+    with pytest.raises(RejectedFile, match="damaged"):
+        read("a.docx", lying)
+
+
+def test_a_container_of_very_many_parts(read: Read) -> None:
+    with pytest.raises(RejectedFile, match="25000 parts"):
+        read("a.docx", zipped({f"{number}": b"" for number in range(25_000)}))
+
+
+def test_a_billion_laughs(read: Read) -> None:
+    document = read("a.xml", (laughs("a") + "<a>&e9;</a>").encode())
+    assert sum(len(block.text) for block in document.blocks) < 10_000
+    with pytest.raises(RejectedFile, match="damaged"):
+        read("a.docx", docx(paragraph("&e9;"), prolog=laughs("w:document")))
+    slides = {"[Content_Types].xml": "<Types/>", "_rels/.rels": relations(("officeDocument", "ppt/presentation.xml"))}
+    with pytest.raises(RejectedFile, match="damaged"):
+        read("a.pptx", zipped({**slides, "ppt/presentation.xml": f"{laughs('p')}<p><sldIdLst/>&e9;</p>"}))
+
+
+def test_entities_from_outside_are_not_fetched(read: Read, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("the secret of the machine")
+    entity = f'<?xml version="1.0"?><!DOCTYPE r [<!ENTITY x SYSTEM "{secret.as_uri()}">]>'
+    body = docx(paragraph("before &x; after"), prolog=entity.replace("DOCTYPE r", "DOCTYPE w:document"))
+    for filename, data in (("a.xml", f"{entity}<r>before &x; after</r>".encode()), ("a.docx", body)):
+        assert "secret of the machine" not in repr(outcome(read, filename, data))
+
+
+@pytest.mark.parametrize(
+    ("filename", "data"),
+    [
+        ("a.html", b"<div>" * 300_000 + b"deep" + b"</div>" * 300_000),
+        ("a.html", b"<table><tr><td>" * 20_000),
+        ("a.xml", b"<?xml version='1.0'?>" + b"<a>" * 300_000 + b"</a>" * 300_000),
+        ("a.json", b"[" * 1_000_000 + b"]" * 1_000_000),
+        ("a.md", b"[" * 100_000),
+        ("a.md", b"".join(b"e" + b"`" * n for n in range(1_500))),
+        ("a.md", b"> " * 100_000),
+        ("a.rtf", b"{\\rtf1 " + b"{" * 200_000 + b"deep" + b"}" * 200_000 + b"}"),
+        ("a.docx", docx("<w:sdt><w:sdtContent>" * 50_000 + paragraph("deep") + "</w:sdtContent></w:sdt>" * 50_000)),
+        ("a.docx", docx("<w:tbl><w:tr><w:tc>" * 80 + paragraph("deep") + "</w:tc></w:tr></w:tbl>" * 80)),
+        ("a.eml", b"From: a@b.c\n" + b"".join(
+            b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (n, n) for n in range(1_500)
+        )),
+        ("a.eml", b"From: a@b.c\nContent-Type: multipart/mixed; boundary=b\n\n" + b"--b\n\npart\n" * 20_000),
+        ("a.csv", b'a,b\n1,"' + b"x,y\n" * 300_000),
+        ("a.csv", b"a,b\n" + b"1,2\n" * 1_000_000),
+        ("a.csv", b"," * 3_000_000),
+        ("a.txt", b"x" * 10_000_000),
+        ("a.txt", "\u0301".encode() * 1_000_000),
+    ],
+)  # fmt: skip
+def test_what_is_deep_or_endless_is_read_or_refused_in_time(read: Read, filename: str, data: bytes) -> None:
+    found = outcome(read, filename, data)
+    assert found
+    assert isinstance(found, str) or sum(len(block.text) for block in found.blocks) <= 2_000_000
+
+
+def test_a_million_pages(read: Read) -> None:
+    kids = b"3 0 R " * 1_000_000
+    data = b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n3 0 obj<</Type/Page/Parent 2 0 R>>endobj\n"
+    data += b"2 0 obj<</Type/Pages/Count 1000000/Kids[" + kids + b"]>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF"
+    assert read("a.pdf", data).note == "only the first 2000 of 1000000 pages were read"
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [b"BT /F 12 Tf " + b"(hello world) Tj " * 3_000_000 + b"ET", b"q " * 20_000_000, b"0 0 m 9 9 l S " * 5_000_000],
+)
+def test_a_page_that_unpacks_to_more_than_may_be(read: Read, stream: bytes) -> None:
+    with pytest.raises(RejectedFile, match=ENDED):
+        read("a.pdf", pdf([stream]))
+
+
+def test_forms_in_forms_in_forms(read: Read) -> None:
+    form = b"%d 0 obj<</Type/XObject/Subtype/Form/BBox[0 0 9 9]/Length %d%s>>stream\n%s\nendstream endobj\n"
+    data = pdf([b"/X Do " * 10]).replace(b"/Resources<<", b"/Resources<</XObject<</X 10 0 R>>")
+    for number in range(10, 19):
+        data += form % (number, 60, b"/Resources<</XObject<</X %d 0 R>>>>" % (number + 1), b"/X Do " * 10)
+    data += form % (19, 12, b"", b"0 0 9 9 re f")
+    found = outcome(read, "a.pdf", data)
+    assert found
+    assert isinstance(found, str) or found.blocks == []
+
+
+def test_a_picture_of_a_billion_pixels_is_kept_unread(read: Read) -> None:
+    document = read("a.png", blank_png(50_000, 20_000))
+    assert document.blocks == []
+    assert document.note == "kept; not read, as it has more than 40 million pixels; found by its name"
+
+
+def test_a_cell_at_the_end_of_the_sheet(read: Read) -> None:
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet["XFD1048576"] = "far away"
+    held = io.BytesIO()
+    book.save(held)
+    document = read("a.xlsx", held.getvalue())
+    assert document.blocks[-1].place["row"] == 1_048_576
+    assert "far away" in document.blocks[-1].text
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    ["txt", "md", "html", "docx", "pptx", "xlsx", "csv", "pdf", "eml", "msg", "json", "xml", "rtf", "odt", "epub"],
+)
+def test_random_bytes_under_any_name(read: Read, suffix: str) -> None:
+    document = read(f"a.{suffix}", random.Random(suffix).randbytes(2_000_000))
+    assert (document.blocks, document.note) == ([], "kept; not readable as text, found by its name")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"%PDF-1.7\n", b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"{\\rtf1 ", b"\x89PNG\r\n\x1a\n", b"II*\0"],
+)
+def test_random_bytes_behind_any_beginning(read: Read, start: bytes) -> None:
+    with pytest.raises(RejectedFile, match="damaged"):
+        read("a", start + random.Random(start).randbytes(1_000_000))
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a\0b.txt", "\x1b[31m.md", "x" * 4096, ".", "", "\ud800.txt"])
+def test_hostile_names(read: Read, name: str) -> None:
+    assert [block.text for block in read(name, b"Harmless words.").blocks] == ["Harmless words."]
+
+
+def test_truncated_files_of_every_family(read: Read) -> None:
+    examples = Path(__file__).parents[3] / "examples"
+    for path in sorted(examples.iterdir()):
+        data = path.read_bytes()
+        for share in (0.1, 0.5, 0.9):
+            assert outcome(read, path.name, data[: int(len(data) * share)])
