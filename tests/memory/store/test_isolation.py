@@ -100,9 +100,6 @@ def _asked(rows: Rows) -> dict[str, Any]:
     }
 
 
-# Nobody's session
-
-
 @pytest.mark.parametrize("table", _TABLES)
 def test_without_a_tenant_there_is_no_row_to_read_change_or_remove(
     theirs: Rows, as_app: Connection, as_owner: Connection, table: str
@@ -129,9 +126,6 @@ def test_a_tenant_that_is_no_id_sees_nothing(theirs: Rows, as_app: Connection) -
     for statement in ("select * from memories", _FUNCTIONS["search_terms"]):
         with pytest.raises(psycopg.errors.InvalidTextRepresentation):
             as_app.execute(statement, _asked(theirs))
-
-
-# My session
 
 
 @pytest.mark.parametrize("table", _TABLES)
@@ -254,9 +248,6 @@ def test_what_answers_across_tenants_tells_no_content(theirs: Rows, as_app: Conn
     ]
     for guess in (b"", b"\x00" * 32, key[0][:31], key[0] + b"\x00"):
         assert as_app.execute("select * from find_key(%s)", (guess,)).fetchall() == []
-
-
-# Attacks
 
 
 _SHADOWS = {

@@ -92,7 +92,7 @@ def _fill(owner: Connection, tenant_id: UUID, collection_id: UUID, count: int) -
             insert into memories (tenant_id, id, collection_id, text, importance, category, source, metadata,
                                   container_tag, valid_from, created_at, updated_at)
             select %(tenant)s, gen_random_uuid(), %(collection)s,
-                   'common half' || n %% 2 || ' tenth' || n %% 10 || ' rare' || n / 10, 0.5, 'other', 'api',
+                   'common half' || n %% 2 || ' fiftieth' || n %% 50 || ' rare' || n / 10, 0.5, 'other', 'api',
                    jsonb_build_object('rare', n / 10, 'all', 1),
                    case n %% 2 when 0 then 'wide' else 'tag' || n / 10 end, now(), now(), now()
             from generate_series(1, %(count)s) as n
@@ -171,7 +171,12 @@ def _query(large: Large, *lexemes: str, vector: bool = False, collections: int =
 
 
 def test_text_is_found_by_the_index_of_lexemes(large: Large) -> None:
-    for lexemes, count in ((["rare7"], 10), (["rare7", "rare8"], 20), (["tenth3"], 100), (["tenth3", "rare9"], 100)):
+    for lexemes, count in (
+        (["rare7"], 10),
+        (["rare7", "rare8"], 20),
+        (["fiftieth3"], 100),
+        (["fiftieth3", "rare9"], 100),
+    ):
         found, reads = _look(large, *lexemes)
         assert found == count
         large.should_use("memory_terms_tsv", reads)
@@ -179,8 +184,8 @@ def test_text_is_found_by_the_index_of_lexemes(large: Large) -> None:
 
 def test_terms_are_counted_by_the_index_of_lexemes(large: Large) -> None:
     with large.database.transaction(large.tenant_id) as session, _watched(session) as reads:
-        counts = statistics.count(session, large.collection_ids[:1], ["rare7", "tenth3", "unknown"])
-    assert counts.holding == {"rare7": 10, "tenth3": 500, "unknown": 0}
+        counts = statistics.count(session, large.collection_ids[:1], ["rare7", "fiftieth3", "unknown"])
+    assert counts.holding == {"rare7": 10, "fiftieth3": 100, "unknown": 0}
     large.should_use("memory_terms_tsv", reads)
 
 
