@@ -23,23 +23,42 @@ from temporalio.client import (
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
+from activities.curation import CurationActivities
 from activities.errors import ErrorInterceptor
 from activities.files import FileActivities
 from activities.heartbeats import HeartbeatInterceptor
+from activities.upkeep import UpkeepActivities
 from memory import services
 from memory.adapters.documents import GuardedReader
 from memory.errors import AppError
 from memory.logs import configure_logging
 from memory.services import Services
 from memory.settings import Settings
+from workflows import curation, expiry, sweep
+from workflows.archive_stale import ArchiveStaleWorkflow
+from workflows.curation import CurationWorkflow
+from workflows.dedup import DedupWorkflow
 from workflows.drop import DropWorkflow
+from workflows.expiry import ExpiryWorkflow
 from workflows.policies import TASK_QUEUE
-from workflows.sweep import SCHEDULE_ID, SweepWorkflow
+from workflows.sweep import SweepWorkflow
 
-WORKFLOWS: list[type] = [DropWorkflow, SweepWorkflow]
+WORKFLOWS: list[type] = [
+    ArchiveStaleWorkflow,
+    CurationWorkflow,
+    DedupWorkflow,
+    DropWorkflow,
+    ExpiryWorkflow,
+    SweepWorkflow,
+]
+# What runs by itself, under which id and how often.
+SCHEDULES: dict[str, tuple[Callable[..., Any], timedelta]] = {
+    curation.SCHEDULE_ID: (CurationWorkflow.run, timedelta(minutes=1)),
+    expiry.SCHEDULE_ID: (ExpiryWorkflow.run, timedelta(minutes=5)),
+    sweep.SCHEDULE_ID: (SweepWorkflow.run, timedelta(minutes=1)),
+}
 # Where a Temporal server of one machine listens by default.
 LOCAL_TEMPORAL = "127.0.0.1:7233"
-SWEEP_EVERY = timedelta(minutes=1)
 SCHEDULE_CHECK_SECONDS = 300.0
 FINISH_WITHIN = timedelta(seconds=8)
 
@@ -94,14 +113,16 @@ async def serve(client: Client, built: Services, stop: asyncio.Event) -> None:
         async with build_worker(client, activities(built), executor):
             log.info("worker polls", task_queue=TASK_QUEUE, threads=threads())
             async with asyncio.TaskGroup() as group:
-                sweeping = group.create_task(keep_sweep(client))
+                keeping = group.create_task(keep_schedules(client))
                 await stop.wait()
-                sweeping.cancel()
+                keeping.cancel()
 
 
 def activities(built: Services) -> list[Callable[..., Any]]:
     """Every activity of the house, bound to its bench."""
+    curating = CurationActivities(built.curation_runs, built.policies)
     files = FileActivities(built.drops)
+    upkeep = UpkeepActivities(built.expiry)
     return [
         files.list_unfinished,
         files.read_files,
@@ -109,6 +130,12 @@ def activities(built: Services) -> list[Callable[..., Any]]:
         files.give_up_file,
         files.close_batch,
         files.list_stalled,
+        upkeep.list_tenants_with_expired,
+        upkeep.sweep_expired,
+        curating.merge_clusters,
+        curating.archive_stale,
+        curating.give_up_run,
+        curating.list_runs,
     ]
 
 
@@ -135,29 +162,30 @@ def threads() -> int:
     return max(8, 4 * (os.cpu_count() or 1))
 
 
-async def keep_sweep(client: Client) -> None:
-    """Sees to the sweep's schedule for ever: a server may be away now, or come back without its state later."""
+async def keep_schedules(client: Client) -> None:
+    """Sees to the schedules for ever: a server may be away now, or come back without its state later."""
     while True:
         pause = SCHEDULE_CHECK_SECONDS
         try:
-            await _ensure_sweep(client)
+            for schedule_id, (run, every) in SCHEDULES.items():
+                await _ensure_schedule(client, schedule_id, run, every)
         except RPCError as error:
-            log.warning("the sweep's schedule cannot be seen to", error=error.status.name)
+            log.warning("the schedules cannot be seen to", error=error.status.name)
             pause = min(5.0, pause)
         await asyncio.sleep(pause)
 
 
-async def _ensure_sweep(client: Client) -> None:
+async def _ensure_schedule(client: Client, schedule_id: str, run: Callable[..., Any], every: timedelta) -> None:
     """Creates it or brings it up to date; several workers may do so at once."""
     schedule = Schedule(
-        action=ScheduleActionStartWorkflow(SweepWorkflow.run, id=SCHEDULE_ID, task_queue=TASK_QUEUE),
-        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=SWEEP_EVERY)]),
-        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=SWEEP_EVERY),
+        action=ScheduleActionStartWorkflow(run, id=schedule_id, task_queue=TASK_QUEUE),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)]),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=every),
     )
     try:
-        await client.create_schedule(SCHEDULE_ID, schedule)
+        await client.create_schedule(schedule_id, schedule)
     except ScheduleAlreadyRunningError:
-        await client.get_schedule_handle(SCHEDULE_ID).update(lambda _: ScheduleUpdate(schedule=schedule))
+        await client.get_schedule_handle(schedule_id).update(lambda _: ScheduleUpdate(schedule=schedule))
 
 
 async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:

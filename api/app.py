@@ -8,7 +8,8 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from api import collections, drop, errors, memories, public, search
+from api import collections, curation, drop, errors, grants, keys, limits, memories, public, search
+from api.idempotency import REPLAYED
 from api.middleware import Failures, RequestLog
 from api.temporal import WorkflowClient
 from memory.services import Services, build
@@ -19,12 +20,13 @@ THREADS = 200
 
 # Where a Temporal server of one machine listens by default.
 _LOCAL_TEMPORAL = "127.0.0.1:7233"
-_READABLE_BY_PAGES = ["ETag", "X-Request-Id", "X-Total-Count"]
+_READABLE_BY_PAGES = ["ETag", "X-Request-Id", "X-Total-Count", "Retry-After", *limits.HEADERS, REPLAYED]
 
 
 def create_app(settings: Settings | None = None, services: Services | None = None) -> FastAPI:
     """The API. Builds its services unless they are given, and closes only those that it built."""
     settings = settings or Settings()
+    limiter = limits.limiter(settings)
     app = FastAPI(
         title="RememberOS API",
         version="0.1.0",
@@ -36,6 +38,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
         exception_handlers=errors.HANDLERS,
         middleware=[
             Middleware(RequestLog),
+            Middleware(limits.RateHeaders, limiter=limiter),
             Middleware(
                 CORSMiddleware,
                 allow_origins=["*"],
@@ -44,9 +47,11 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
                 expose_headers=_READABLE_BY_PAGES,
             ),
             Middleware(Failures),
+            Middleware(limits.PublicLimit, limiter=limiter),
         ],
     )
-    for part in (collections, memories, search, drop, public):
+    app.state.limiter = limiter
+    for part in (collections, memories, search, drop, curation, keys, grants, public):
         app.include_router(part.router)
     public.mount_explorer(app, api_url=settings.api_url)
     return app
@@ -62,6 +67,7 @@ def _lifespan(settings: Settings, given: Services | None) -> Callable[[FastAPI],
         try:
             yield
         finally:
+            await app.state.limiter.close()
             if given is None:
                 await to_thread.run_sync(services.close)
 

@@ -1,6 +1,7 @@
 """Who is asking: bearer key to Caller, what a route demands of its caller, and the list of routes that demand none."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated
 
 from anyio import to_thread
@@ -34,8 +35,12 @@ async def reader(request: Request, credentials: _Credentials) -> Caller:
         return known
     if credentials is None:
         raise Unauthorized("send your API key as `Authorization: Bearer mv_…`")
-    accounts = request.app.state.services.accounts
-    caller: Caller = await to_thread.run_sync(accounts.authenticate, credentials.credentials)
+    authenticate = partial(
+        request.app.state.services.accounts.authenticate,
+        credentials.credentials,
+        address=request.client.host if request.client else None,
+    )
+    caller: Caller = await to_thread.run_sync(authenticate)
     request.state.caller = caller
     return caller
 
@@ -56,11 +61,17 @@ async def operator(request: Request, credentials: _Credentials) -> Caller:
     return caller
 
 
+async def _token(credentials: _Credentials) -> str:
+    return credentials.credentials if credentials else ""
+
+
 GUARDS: tuple[Guard, ...] = (operator, writer, reader)
 
 Reader = Annotated[Caller, Depends(reader)]
 Writer = Annotated[Caller, Depends(writer)]
 Operator = Annotated[Caller, Depends(operator)]
+# The key itself, for the one route that replaces it.
+Token = Annotated[str, Depends(_token)]
 
 
 async def check(request: Request, guard: Guard) -> None:

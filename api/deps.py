@@ -16,7 +16,7 @@ async def _services(request: Request) -> House:
     return house
 
 
-def _existing_id(value: object) -> UUID:
+def existing_id(value: object) -> UUID:
     # What cannot be an id is the id of nothing: 404 as for any other unknown one.
     try:
         parsed = UUID(str(value))
@@ -28,7 +28,7 @@ def _existing_id(value: object) -> UUID:
 
 
 Services = Annotated[House, Depends(_services)]
-Id = Annotated[UUID, BeforeValidator(_existing_id), Path()]
+Id = Annotated[UUID, BeforeValidator(existing_id), Path()]
 Collection = Annotated[CollectionName, Path(description="1-128 characters, no '/', URL-encoded")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]

@@ -1,6 +1,5 @@
 """Routes of the heading "Files & drop"."""
 
-import threading
 import time
 from typing import Annotated
 from uuid import UUID
@@ -11,9 +10,11 @@ from pydantic import BeforeValidator, Field, Json, TypeAdapter, ValidationError
 
 from api.auth import Reader, Writer
 from api.deps import Collection, Id, Services
+from api.idempotency import takes_long
 from api.routing import answer
 from api.routing import router as guarded_router
 from api.temporal import WorkflowClient
+from api.waiting import WAIT_SECONDS, wait_until
 from memory.drops import IncomingFile, OpenedDrop
 from memory.errors import Invalid
 from memory.schemas import (
@@ -30,13 +31,8 @@ from memory.schemas import (
 )
 from memory.services import Services as House
 
-WAIT_SECONDS = 55.0
 # A restart of Temporal takes a moment; who waits anyway may see it through.
 _START_AGAIN_SECONDS = 5.0
-# Each of them holds a thread, of which the API has 200 for everybody; one more is told to ask for the batch.
-_waiting = threading.BoundedSemaphore(100)
-_FIRST_PAUSE_SECONDS = 0.02
-_LONGEST_PAUSE_SECONDS = 0.5
 
 router = guarded_router("files & drop")
 
@@ -87,12 +83,22 @@ async def _patience(
     return None if in_query or in_form else min(wait_in_query, wait_in_form)
 
 
+def _once_more(request: Request, caller: Caller, resource: str) -> Response:
+    """The answer of a drop from its batch, which remembers all but the files that were not taken in."""
+    services: House = request.app.state.services
+    batch = services.drops.progress(caller, UUID(resource.removeprefix("batch ")))
+    if not batch.complete:
+        return answer(DropAccepted(batch_id=batch.batch_id, queued=batch.pending, failed=batch.failed, errors=[]), 202)
+    return answer(services.drops.results(caller, batch.batch_id), 201)
+
+
 @router.post(
     "/v1/memory/collections/{collection}/drop",
     status_code=201,
     response_model=DropResponse,
     responses={202: {"model": DropAccepted, "description": "Taken in; ask for the batch"}},
 )
+@takes_long(WAIT_SECONDS + 5, rebuild=_once_more)
 def drop(
     request: Request,
     caller: Writer,
@@ -129,30 +135,17 @@ def _carry_out(
     if opened.queued == 0:
         return True
     started = _start(workflows, caller.tenant_id, opened.batch_id)
-    if patience is None or not _waiting.acquire(blocking=False):
+    tried_at = time.monotonic()
+
+    def ended() -> bool:
+        nonlocal started, tried_at
+        if not services.drops.pending(caller, opened.batch_id):
+            return True
+        if not started and time.monotonic() - tried_at >= _START_AGAIN_SECONDS:
+            started, tried_at = _start(workflows, caller.tenant_id, opened.batch_id), time.monotonic()
         return False
-    try:
-        return _wait(services, workflows, caller, opened.batch_id, patience, started=started)
-    finally:
-        _waiting.release()
 
-
-def _wait(
-    services: House, workflows: WorkflowClient, caller: Caller, batch_id: UUID, patience: float, *, started: bool
-) -> bool:
-    """Asks with growing pauses, in which it holds no connection; false when patience ends before the batch does."""
-    begun = start_again = time.monotonic()
-    pause = _FIRST_PAUSE_SECONDS
-    while services.drops.pending(caller, batch_id):
-        now = time.monotonic()
-        left = patience - (now - begun)
-        if left <= 0:
-            return False
-        if not started and now - start_again >= _START_AGAIN_SECONDS:
-            started, start_again = _start(workflows, caller.tenant_id, batch_id), now
-        time.sleep(min(pause, left))
-        pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
-    return True
+    return patience is not None and wait_until(ended, patience)
 
 
 def _start(workflows: WorkflowClient, tenant_id: UUID, batch_id: UUID) -> bool:

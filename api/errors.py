@@ -40,16 +40,30 @@ class HTTPValidationError(BaseModel):
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorAnswer, "description": "Well-formed, and cannot be done"},
     401: {"model": ErrorAnswer, "description": "No key, or one that is unknown, revoked or expired"},
     403: {"model": ErrorAnswer, "description": "This key may not do this"},
     404: {"model": ErrorAnswer, "description": "No such thing"},
+    409: {"model": ErrorAnswer, "description": "It exists already, changed meanwhile, or was asked for before"},
+    413: {"model": ErrorAnswer, "description": "Over a size limit"},
     422: {"model": HTTPValidationError, "description": "Wrong shape or out of range"},
+    429: {"model": ErrorAnswer, "description": "Too many requests in this minute; see `Retry-After`"},
+    503: {"model": ErrorAnswer, "description": "Something that this needs does not answer now"},
 }
 
 
 def internal_error(request_id: str) -> JSONResponse:
     """The answer to something unforeseen: nothing of it but the number under which the log has it."""
     return _answer(500, {"detail": f"Something went wrong on our side. The log has it under request {request_id}."})
+
+
+def too_many_requests(limit: int, retry_after: int) -> JSONResponse:
+    """The answer to one request too many, where no handler stands behind."""
+    return _answer(429, {"detail": over_the_limit(limit, retry_after)})
+
+
+def over_the_limit(limit: int, retry_after: int) -> str:
+    return f"more than {limit} requests in a minute; try again in {retry_after} s"
 
 
 async def _refusal(_: Request, error: AppError) -> JSONResponse:

@@ -1,22 +1,61 @@
 """Routes of the heading "Memories"."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Body, Query, Response
+from fastapi import Body, Depends, Header, Query, Response
 from pydantic import BaseModel, TypeAdapter
 
 from api.auth import Reader, Writer
 from api.deps import Collection, Id, Services
+from api.errors import ErrorAnswer
 from api.routing import MEGABYTE, answer, answer_list, body_limit
 from api.routing import router as guarded_router
-from memory.schemas import BulkCreated, Memory, MemoryCreate, MemoryFilter, MemoryPatch
+from memory.fate_schemas import (
+    ArchiveWanted,
+    ForgetRequest,
+    ForgetResponse,
+    HistoryPage,
+    MemoryVersion,
+    MoveWanted,
+    PinWanted,
+    RelatedWanted,
+)
+from memory.schemas import BulkCreated, Memory, MemoryCreate, MemoryFilter, MemoryPatch, SearchHit
 
 router = guarded_router("memories")
 
 _many = TypeAdapter(list[Memory])
-_MEMORIES = "/v1/memory/collections/{collection}/memories"
-_MEMORY = "/v1/memory/collections/{collection}/memories/{memory_id}"
+_hits = TypeAdapter(list[SearchHit])
+_versions = TypeAdapter(list[MemoryVersion])
+_COLLECTION = "/v1/memory/collections/{collection}"
+_MEMORIES = f"{_COLLECTION}/memories"
+_MEMORY = f"{_MEMORIES}/{{memory_id}}"
+
+_CHANGED: dict[int | str, dict[str, Any]] = {
+    412: {"model": ErrorAnswer, "description": "The memory is in none of the versions of `If-Match`"}
+}
+_TAG = r'(W/)?"([^"]*)"|([0-9]+)'
+
+
+def _wanted_versions(
+    if_match: Annotated[
+        str | None,
+        Header(
+            pattern=rf"^\s*(\*|({_TAG})(\s*,\s*({_TAG}))*)\s*$",
+            description="Changes the memory only while it is in this version: its `ETag`, or several of them",
+        ),
+    ] = None,
+) -> frozenset[int] | None:
+    """The versions that the caller allows; None is any. A weak tag, or one that is no number, is no version."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    tags = [tag.group(2) or tag.group(3) or "" for tag in re.finditer(_TAG, if_match) if not tag.group(1)]
+    return frozenset(int(tag) for tag in tags if re.fullmatch("[0-9]{1,10}", tag))
+
+
+IfMatch = Annotated[frozenset[int] | None, Depends(_wanted_versions)]
 
 
 class MemoryDeleted(BaseModel):
@@ -24,10 +63,19 @@ class MemoryDeleted(BaseModel):
     id: UUID
 
 
-@router.post(_MEMORIES, status_code=201, response_model=Memory)
+@router.post(
+    _MEMORIES,
+    status_code=201,
+    response_model=Memory,
+    responses={200: {"model": Memory, "description": "The memory with this `external_id`, updated"}},
+)
 def create_memory(caller: Writer, services: Services, collection: Collection, body: MemoryCreate) -> Response:
-    """Stores one memory; the collection is created if need be."""
-    return _one(services.memories.create(caller, collection, body), 201)
+    """Stores one memory; the collection is created if need be.
+
+    With the `external_id` of one that is there, that one is updated in the fields that are sent, and the answer is 200.
+    """
+    stored = services.memories.create(caller, collection, body)
+    return _one(stored, 201 if stored.version == 1 else 200)
 
 
 @router.post(f"{_MEMORIES}/bulk", status_code=201, response_model=BulkCreated)
@@ -38,9 +86,12 @@ def create_memories(
     collection: Collection,
     body: Annotated[list[MemoryCreate], Body(min_length=1, max_length=100)],
 ) -> Response:
-    """Stores up to 100 memories, all or none; the answer keeps their order."""
-    created = services.memories.create_many(caller, collection, body)
-    return answer(BulkCreated(created=len(created), ids=[memory.id for memory in created], memories=created), 201)
+    """Stores up to 100 memories, all or none; the answer keeps their order. One whose `external_id` is there already
+    is updated."""
+    stored = services.memories.create_many(caller, collection, body)
+    created = sum(memory.version == 1 for memory in stored)
+    ids = [memory.id for memory in stored]
+    return answer(BulkCreated(created=created, updated=len(stored) - created, ids=ids, memories=stored), 201)
 
 
 @router.get(_MEMORIES, response_model=list[Memory])
@@ -57,19 +108,81 @@ def get_memory(caller: Reader, services: Services, collection: Collection, memor
     return _one(services.memories.get(caller, collection, memory_id))
 
 
-@router.patch(_MEMORY, response_model=Memory)
+@router.get(f"{_MEMORY}/history", response_model=list[MemoryVersion])
+def list_history(
+    caller: Reader,
+    services: Services,
+    collection: Collection,
+    memory_id: Id,
+    wanted: Annotated[HistoryPage, Query()],
+) -> Response:
+    """What the memory said, newest first, with those that superseded it or were superseded; their number in
+    `X-Total-Count`."""
+    found, total = services.memories.history(caller, collection, memory_id, wanted)
+    return answer_list(_versions, found, total)
+
+
+@router.get(f"{_MEMORY}/related", response_model=list[SearchHit])
+def list_related(
+    caller: Reader,
+    services: Services,
+    collection: Collection,
+    memory_id: Id,
+    wanted: Annotated[RelatedWanted, Query()],
+) -> Response:
+    """The current memories of the same collection that are nearest to this one in meaning."""
+    found = services.memories.related(caller, collection, memory_id, wanted)
+    return answer_list(_hits, found, len(found))
+
+
+@router.patch(_MEMORY, response_model=Memory, responses=_CHANGED)
 def update_memory(
-    caller: Writer, services: Services, collection: Collection, memory_id: Id, body: MemoryPatch
+    caller: Writer, services: Services, collection: Collection, memory_id: Id, body: MemoryPatch, versions: IfMatch
 ) -> Response:
     """Changes the fields that are sent; a changed text is embedded anew, `metadata` is replaced whole."""
-    return _one(services.memories.patch(caller, collection, memory_id, body))
+    return _one(services.memories.patch(caller, collection, memory_id, body, versions=versions))
 
 
-@router.delete(_MEMORY, response_model=MemoryDeleted)
-def delete_memory(caller: Writer, services: Services, collection: Collection, memory_id: Id) -> Response:
+@router.post(f"{_MEMORY}/move", response_model=Memory, responses=_CHANGED)
+def move_memory(
+    caller: Writer, services: Services, collection: Collection, memory_id: Id, body: MoveWanted, versions: IfMatch
+) -> Response:
+    """Moves the memory to another collection, which is created if need be."""
+    return _one(services.fates.move(caller, collection, memory_id, body.to_collection, versions=versions))
+
+
+@router.post(f"{_MEMORY}/pin", response_model=Memory, responses=_CHANGED)
+def pin_memory(
+    caller: Writer, services: Services, collection: Collection, memory_id: Id, body: PinWanted, versions: IfMatch
+) -> Response:
+    """Pins or unpins the memory: a pinned one comes first in listings, and nothing tidies it away."""
+    return _one(services.fates.pin(caller, collection, memory_id, body.pinned, versions=versions))
+
+
+@router.post(f"{_MEMORY}/archive", response_model=Memory, responses=_CHANGED)
+def archive_memory(
+    caller: Writer, services: Services, collection: Collection, memory_id: Id, body: ArchiveWanted, versions: IfMatch
+) -> Response:
+    """Archives or restores the memory: an archived one is kept and left out of search and listings."""
+    return _one(services.fates.archive(caller, collection, memory_id, body.archived, versions=versions))
+
+
+@router.delete(_MEMORY, response_model=MemoryDeleted, responses=_CHANGED)
+def delete_memory(
+    caller: Writer, services: Services, collection: Collection, memory_id: Id, versions: IfMatch
+) -> Response:
     """Removes the memory and its stored files."""
-    services.memories.delete(caller, collection, memory_id)
+    services.memories.delete(caller, collection, memory_id, versions=versions)
     return answer(MemoryDeleted(id=memory_id))
+
+
+@router.post(f"{_COLLECTION}/forget", response_model=ForgetResponse)
+def forget_memories(caller: Reader, services: Services, collection: Collection, body: ForgetRequest) -> Response:
+    """Erases what means the same as the query, archived and superseded memories too; pinned ones stay.
+
+    With `dry_run` the answer shows what would go, and a read-only key may ask.
+    """
+    return answer(services.fates.forget(caller, collection, body))
 
 
 def _one(memory: Memory, status: int = 200) -> Response:

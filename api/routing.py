@@ -1,4 +1,5 @@
-"""What every route of ours has in common: the key is checked before the body is read, and the body is bounded."""
+"""What every route of ours has in common: the key is checked and counted before the body is read, the body is bounded,
+and a POST that is sent again is carried out once."""
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,7 +10,7 @@ from fastapi.params import Form
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
 
-from api import auth, errors
+from api import auth, errors, idempotency, limits
 from memory.errors import Invalid, TooLarge
 
 MEGABYTE = 1024 * 1024
@@ -51,18 +52,32 @@ class GuardedRoute(APIRoute):
     Multipart bodies are left to their routes.
     """
 
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        self.heeds_repeats = "POST" in (options.get("methods") or ()) and path not in idempotency.HEEDLESS
+        if self.heeds_repeats:
+            options["openapi_extra"] = {"parameters": [idempotency.PARAMETER], **(options.get("openapi_extra") or {})}
+        super().__init__(path, endpoint, **options)
+
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         handle = super().get_route_handler()
         guard = None if self.path in auth.PUBLIC else _guard(self)
-        takes_json = self.body_field is not None and not isinstance(self.body_field.field_info, Form)
+        takes_form = self.body_field is not None and isinstance(self.body_field.field_info, Form)
+        takes_json = self.body_field is not None and not takes_form
         limit = _body_limits.get(self.endpoint, MEGABYTE)
 
         async def guarded(request: Request) -> Response:
             if guard is not None:
-                await auth.check(request, guard)
+                try:
+                    await auth.check(request, guard)
+                finally:
+                    await limits.admit(request)
             if takes_json:
                 request = JsonRequest(request.scope, request.receive)
                 await request.take(limit)
+            if self.heeds_repeats and guard is not None and idempotency.HEADER in request.headers:
+                return await idempotency.answered_once(
+                    request, self.endpoint, handle, takes_form=takes_form, takes_json=takes_json
+                )
             return await handle(request)
 
         return guarded

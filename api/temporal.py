@@ -6,7 +6,11 @@ import structlog
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 
+from activities.curation import Run
 from activities.files import Batch
+from workflows import curation
+from workflows.archive_stale import ArchiveStaleWorkflow
+from workflows.dedup import DedupWorkflow
 from workflows.drop import DropWorkflow, workflow_id
 from workflows.policies import TASK_QUEUE
 
@@ -35,6 +39,28 @@ class WorkflowClient:
             log.warning("drop not started; the sweep will", batch_id=batch_id, error=type(error).__name__)
             return False
         return True
+
+    async def start_curation(self, kind: str, tenant_id: str, run_id: str) -> bool:
+        """Starts a committed run of curation, or finds it running.
+
+        False when Temporal does not take it in time: the run stays queued and the next round starts it.
+        """
+        try:
+            await asyncio.wait_for(self._start_curation(kind, Run(tenant_id, run_id)), START_SECONDS)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run is safe in its row
+            log.warning("run not started; the next round will", run_id=run_id, error=type(error).__name__)
+            return False
+        return True
+
+    async def _start_curation(self, kind: str, run: Run) -> None:
+        client = await self._connected()
+        await client.start_workflow(
+            DedupWorkflow.run if kind == curation.DEDUP else ArchiveStaleWorkflow.run,
+            run,
+            id=curation.workflow_id(kind, run.run_id),
+            task_queue=TASK_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        )
 
     async def _start_drop(self, tenant_id: str, batch_id: str) -> None:
         client = await self._connected()

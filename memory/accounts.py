@@ -1,13 +1,17 @@
 """Tenants and their keys: who may ask, and as whom."""
 
 import hashlib
+import hmac
 import re
 import secrets
-from uuid import uuid4
+from dataclasses import replace
+from uuid import UUID, uuid4
 
-from memory.errors import Conflict, Invalid, Unauthorized
-from memory.schemas import Caller, NewTenant
-from memory.store import accounts
+from memory.agents import Agent, Key, KeyCreate, NewKey, NewTenant
+from memory.errors import BadRequest, Conflict, Invalid, NotFound, Unauthorized
+from memory.key_use import KeyUse
+from memory.schemas import Caller
+from memory.store import accounts, changes, keys, requests
 from memory.store.database import Database
 
 _KEY = re.compile(r"mv_[A-Za-z0-9_-]{16,256}")
@@ -17,19 +21,28 @@ _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 
 
 class Accounts:
-    """Keys are `mv_` and 43 URL-safe characters; only their SHA-256 is stored."""
+    """Keys are `mv_` and 43 URL-safe characters; only their SHA-256 is stored.
 
-    def __init__(self, database: Database, admin_emails: frozenset[str] = frozenset()) -> None:
+    `salt` makes hashes of addresses that nobody without it can find the address to. Tenants with one of
+    `admin_emails` are operators.
+    """
+
+    def __init__(
+        self, database: Database, key_use: KeyUse, salt: bytes, admin_emails: frozenset[str] = frozenset()
+    ) -> None:
         self._database = database
+        self._key_use = key_use
+        self._salt = salt
         self._admin_emails = admin_emails
 
-    def authenticate(self, token: str) -> Caller:
-        """Who holds this key. Raises Unauthorized."""
+    def authenticate(self, token: str, *, address: str | None = None) -> Caller:
+        """Who holds this key, asking from this address. Raises Unauthorized."""
         if _KEY.fullmatch(token):
             with self._database.across() as session:
                 caller = accounts.find_caller(session, _hashed(token))
             if caller is not None:
-                return caller
+                self._key_use.used(caller)
+                return replace(caller, ip_hash=self._hashed_address(address))
         raise Unauthorized("missing or invalid API key")
 
     def create_tenant(
@@ -55,7 +68,7 @@ class Accounts:
             raise Invalid(f"unknown tier {tier!r}: one of {', '.join(sorted(_TIERS))}")
         if api_key is not None and not _KEY.fullmatch(api_key):
             raise Invalid("a key is `mv_` followed by 16 or more letters, digits, `-` or `_`")
-        key = api_key or f"mv_{secrets.token_urlsafe(32)}"
+        key = api_key or _made()
         tenant_id = uuid4()
         with self._database.transaction(tenant_id) as session:
             if not accounts.insert_tenant(
@@ -67,7 +80,7 @@ class Accounts:
                 is_admin=admin or email in self._admin_emails,
             ):
                 raise Conflict(f"a tenant with the address {email} exists")
-            if not accounts.insert_key(
+            if not keys.insert(
                 session,
                 tenant_id=tenant_id,
                 key_id=uuid4(),
@@ -79,6 +92,84 @@ class Accounts:
                 raise Conflict("this key is in use already")
         return NewTenant(tenant_id=tenant_id, email=email, api_key=key)
 
+    # Keys
+
+    def keys(self, caller: Caller, *, limit: int, offset: int) -> tuple[list[Key], int]:
+        """A page of the tenant's keys, newest first, revoked ones included, and how many there are."""
+        with self._database.transaction(caller.tenant_id) as session:
+            return keys.listed(session, limit=limit, offset=offset)
+
+    def agents(self, caller: Caller, *, limit: int, offset: int) -> tuple[list[Agent], int]:
+        """The identities behind the keys that work, newest first, and how many there are."""
+        with self._database.transaction(caller.tenant_id) as session:
+            return keys.agents(session, limit=limit, offset=offset)
+
+    def create_key(self, caller: Caller, wanted: KeyCreate) -> NewKey:
+        """A key that is not the main one; here alone it is shown."""
+        api_key, key_id = _made(), uuid4()
+        with self._database.transaction(caller.tenant_id) as session:
+            requests.mark(session, caller)
+            if not keys.insert(
+                session,
+                tenant_id=caller.tenant_id,
+                key_id=key_id,
+                key_hash=_hashed(api_key),
+                prefix=api_key[:_SHOWN_CHARACTERS],
+                label=wanted.label,
+                read_only=wanted.read_only,
+                expires_at=wanted.expires_at,
+            ):
+                raise Conflict("this key is in use already")
+            made = _known(keys.find(session, key_id))
+            changes.record(session, caller, "key.create", f"key {key_id}")
+        return NewKey(**made.model_dump(), api_key=api_key)
+
+    def rotate_key(self, caller: Caller, token: str) -> NewKey:
+        """Gives the caller's key a new secret: id, label, grants and provenance stay, the old secret ends at once.
+
+        Raises Unauthorized when another rotation was quicker.
+        """
+        api_key = _made()
+        with self._database.transaction(caller.tenant_id) as session:
+            rotated = keys.replace_secret(
+                session, old_hash=_hashed(token), new_hash=_hashed(api_key), prefix=api_key[:_SHOWN_CHARACTERS]
+            )
+            if rotated is None:
+                raise Unauthorized("missing or invalid API key")
+            changes.record(session, caller, "key.rotate", f"key {rotated.id}")
+        return NewKey(**rotated.model_dump(), api_key=api_key)
+
+    def revoke_key(self, caller: Caller, key_id: UUID) -> None:
+        """Ends a key for good; its grants and what it wrote stay.
+
+        Raises NotFound, also for one that is revoked already; BadRequest for the last that can write.
+        """
+        with self._database.transaction(caller.tenant_id) as session:
+            # One at a time: two keys that revoke one another at once would leave none.
+            accounts.hold(session, caller.tenant_id)
+            key = keys.find(session, key_id)
+            if key is None or key.revoked:
+                raise NotFound("no such key, or it is revoked already")
+            if keys.is_last_writer(session, key_id):
+                raise BadRequest("this is the last active key that can write; create another one first")
+            keys.revoke(session, key_id)
+            changes.record(session, caller, "key.revoke", f"key {key_id}")
+
+    def _hashed_address(self, address: str | None) -> str | None:
+        if address is None:
+            return None
+        return hmac.new(self._salt, address.encode(), hashlib.sha256).hexdigest()[:32]
+
 
 def _hashed(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
+
+
+def _made() -> str:
+    return f"mv_{secrets.token_urlsafe(32)}"
+
+
+def _known(key: Key | None) -> Key:
+    if key is None:
+        raise NotFound("no such key")
+    return key

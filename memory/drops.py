@@ -14,12 +14,13 @@ import structlog
 
 from memory.chunking import Chunk, chunk
 from memory.embedding import Embedding
-from memory.errors import AppError, Misconfigured, NotFound, RejectedFile, TooLarge
+from memory.errors import AppError, Forbidden, Misconfigured, NotFound, RejectedFile, TooLarge
 from memory.filenames import clean_content_type, clean_filename
+from memory.grants import Grants, Reach
 from memory.ports import Document, FileReader, ObjectStore, Vectors
 from memory.schemas import Author, BatchProgress, Caller, DropOptions, DropResponse, FileRefused
 from memory.statistics import Statistics
-from memory.store import collections, drops, files, memories
+from memory.store import changes, collections, drops, files, memories
 from memory.store.database import Database
 from memory.store.drops import FileToRead, FileToStore, StoredFile
 from memory.store.memories import NewMemory
@@ -66,12 +67,14 @@ class Drops:
     def __init__(
         self,
         database: Database,
+        grants: Grants,
         embedding: Embedding,
         objects: ObjectStore,
         statistics: Statistics,
         reader: FileReader | None = None,
     ) -> None:
         self._database = database
+        self._grants = grants
         self._embedding = embedding
         self._objects = objects
         self._statistics = statistics
@@ -86,6 +89,10 @@ class Drops:
 
         Files over 10 MiB are refused by name. Raises Unavailable; nothing stays behind then.
         """
+        reach = self._grants.reach(caller)
+        with self._database.transaction(caller.tenant_id) as session:
+            # Before anything is taken in, for nothing; and once more with the rows, for certain.
+            reach.changeable(session, collection)
         stored: list[StoredFile] = []
         refused: list[FileRefused] = []
         batch_id = uuid4()
@@ -96,7 +103,7 @@ class Drops:
                     stored.append(taken)
                 else:
                     refused.append(taken)
-            self._write(caller, collection, batch_id, options, stored)
+            self._write(reach, collection, batch_id, options, stored)
         except BaseException:
             self._discard([file.key for file in stored])
             raise
@@ -114,19 +121,22 @@ class Drops:
         return StoredFile(file_id, filename, content_type, stored.size, stored.sha256, key)
 
     def _write(
-        self, caller: Caller, collection: str, batch_id: UUID, options: DropOptions, stored: list[StoredFile]
+        self, reach: Reach, collection: str, batch_id: UUID, options: DropOptions, stored: list[StoredFile]
     ) -> None:
+        caller = reach.caller
         with self._database.transaction(caller.tenant_id) as session:
+            collection_id = reach.writable(session, collection) if stored else None
             drops.insert_batch(
                 session,
                 caller.tenant_id,
                 batch_id,
-                collection_id=collections.ensure(session, caller.tenant_id, collection) if stored else None,
+                collection_id=collection_id,
                 collection=collection,
                 options=options,
                 author=Author(id=caller.key_id, label=caller.label),
                 files=stored,
             )
+            changes.record(session, caller, "drop", f"batch {batch_id}")
 
     def _discard(self, keys: Sequence[str]) -> None:
         try:
@@ -137,8 +147,12 @@ class Drops:
     # Asking
 
     def progress(self, caller: Caller, batch_id: UUID) -> BatchProgress:
-        """Raises NotFound for an unknown or another tenant's batch."""
+        """Raises NotFound for an unknown or another tenant's batch, Forbidden."""
+        reach = self._grants.reach(caller)
         with self._database.transaction(caller.tenant_id) as session:
+            collection_id = drops.collection_of(session, batch_id)
+            if collection_id is not None and not (reach.can_read(collection_id) or reach.can_write(collection_id)):
+                raise Forbidden("this key may not use the collection of this batch")
             found = drops.progress(session, batch_id)
         if found is None:
             raise NotFound("no such batch")
@@ -259,7 +273,7 @@ class Drops:
         model_id = self._embedding.model_id
         with self._database.transaction(tenant_id) as session:
             # The collection before the file: its deletion takes locks in this order too.
-            if not drops.hold_collection(session, collection_id):
+            if not collections.keep(session, collection_id):
                 return False
             if drops.hold_pending(session, file.id):
                 memories.insert(
@@ -278,6 +292,7 @@ class Drops:
                     content_type=ready.document.content_type,
                     note=ready.document.note,
                 )
+                changes.raise_versions(session, tenant_id, [collection_id])
         return True
 
     def _fail_without_collection(self, tenant_id: UUID, file_id: UUID) -> None:

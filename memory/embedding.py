@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 
+from memory.gathering import SHORT_CHARACTERS, Gathering
 from memory.ports import Embedder, Vectors
 from memory.store import embeddings
 from memory.store.database import Database
@@ -13,6 +14,7 @@ class Embedding:
 
     def __init__(self, database: Database, embedder: Embedder) -> None:
         self._database = database
+        self._gathering = Gathering(embedder.embed)
         self.embedder = embedder
 
     @cached_property
@@ -23,4 +25,7 @@ class Embedding:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of shape (len(texts), dimensions) in input order. Raises Unavailable."""
+        if len(texts) == 1 and len(texts[0]) <= SHORT_CHARACTERS:
+            vector: Vectors = self._gathering.embed(texts[0])
+            return vector[None, :]
         return self.embedder.embed(texts)

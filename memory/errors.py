@@ -47,6 +47,23 @@ class Conflict(AppError):
     status = 409
 
 
+class PreconditionFailed(AppError):
+    """It is no longer what the caller believes it to be (412)."""
+
+    status = 412
+
+
+class Repeated(Conflict):
+    """A request with this Idempotency-Key was carried out already (409, where its answer cannot be given again)."""
+
+
+class TooManyRequests(AppError):
+    """Over the limit of requests in a minute (429)."""
+
+    status = 429
+    retryable = True
+
+
 class TooLarge(AppError):
     """Over a size limit (413)."""
 

@@ -48,6 +48,16 @@ class StoredObject:
     sha256: bytes
 
 
+class Cache(Protocol):
+    """Keeps bytes for a while; may forget any of them at any time, and never fails: what cannot be had is None."""
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def put(self, key: str, value: bytes, *, seconds: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class ObjectStore(Protocol):
     """Keeps originals by key. Keys are `<tenant id>/…`, made by the house, never by a client."""
 
@@ -73,6 +83,16 @@ class ObjectStore(Protocol):
 
     def url(self, key: str, *, filename: str, content_type: str, seconds: int) -> str:
         """A link that serves the object as a download under `filename` and stops working after `seconds`."""
+        ...
+
+
+class Sealer(Protocol):
+    """Keeps content unreadable to all who do not bring the secret."""
+
+    def seal(self, secret: bytes, content: bytes) -> bytes: ...
+
+    def open(self, secret: bytes, sealed: bytes) -> bytes:
+        """Raises Invalid when it was sealed with another secret, or is damaged."""
         ...
 
 

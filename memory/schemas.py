@@ -18,9 +18,24 @@ from pydantic import (
     StringConstraints,
 )
 
+from memory.filters import Filter
+
 MAX_METADATA_BYTES = 32 * 1024
 MAX_METADATA_DEPTH = 64
 MAX_TEXT_CHARACTERS = 10_000
+
+
+@dataclass(frozen=True)
+class Once:
+    """What makes a repeat of one request known: its path, the digests of its `Idempotency-Key` and of its body.
+
+    `attempt` is this very request, so that it knows its own mark when it meets it.
+    """
+
+    path: str
+    token: bytes
+    body: bytes
+    attempt: UUID
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,12 @@ class Caller:
     read_only: bool = False
     is_main: bool = False
     is_admin: bool = False
+    # Whether any collection of the tenant is restricted to some agents.
+    has_grants: bool = False
+    # A salted hash of the address that the request came from.
+    ip_hash: str | None = None
+    # Set when the request may be repeated and must be carried out once.
+    once: Once | None = None
 
 
 def _without_nul(value: object) -> object:
@@ -81,7 +102,10 @@ def _no_control(value: str) -> str:
 
 
 def _utc(value: datetime) -> datetime:
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("the time lies outside the calendar") from error
 
 
 def _iso(value: datetime) -> str:
@@ -101,7 +125,9 @@ Category = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1,
 Source = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), NoNul, Unicode]
 ContainerTag = Annotated[str, StringConstraints(min_length=1, max_length=128), NoNul, Unicode]
 Sequence = Annotated[str, StringConstraints(min_length=1, max_length=128), NoNul, Unicode]
+ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=256), NoNul, Unicode]
 Position = Annotated[int, Field(ge=-(2**31), le=2**31 - 1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 Importance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_storable_metadata)]
 Timestamp = Annotated[datetime, AfterValidator(_utc), PlainSerializer(_iso, return_type=str, when_used="json")]
@@ -155,12 +181,22 @@ class MemoryFile(BaseModel):
         file._key = key
         return file
 
+    @property
+    def key(self) -> str | None:
+        """Where the object lies; None once it is gone."""
+        return self._key
+
     def linked(self, link: Callable[[str, str, str], str]) -> "MemoryFile":
         """With a link made by `link(key, filename, content_type)`; a file whose object is gone keeps none."""
         return self.model_copy(update={"url": link(self._key, self.filename, self.content_type) if self._key else ""})
 
 
 class MemoryCreate(BaseModel):
+    """A second one with the same `external_id` under the same tag changes the first, in the fields that it sends.
+
+    `expires_at` may lie in the past, as it does in what is carried over from elsewhere: it is stored, and not shown.
+    """
+
     text: Text
     importance: Importance = 0.7
     category: Category = "other"
@@ -169,6 +205,7 @@ class MemoryCreate(BaseModel):
     container_tag: ContainerTag | None = None
     sequence: Sequence | None = None
     position: Position | None = None
+    external_id: ExternalId | None = None
     expires_at: Timestamp | None = None
 
 
@@ -212,7 +249,10 @@ class Memory(BaseModel):
 
 
 class BulkCreated(BaseModel):
+    """In the order of what was sent; `updated` counts those whose `external_id` was there already."""
+
     created: int
+    updated: int
     ids: list[UUID]
     memories: list[Memory]
 
@@ -232,21 +272,59 @@ class SearchRequest(BaseModel):
     query: Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS), NoNul, Unicode
     ]
-    limit: Annotated[int, Field(ge=1, le=50)] = 5
-    min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.3
+    limit: Annotated[int, Field(ge=1, le=50, strict=True)] = 5
+    min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] = 0.3
     mode: Literal["hybrid", "vector", "text"] = "hybrid"
     category: Category | None = None
     metadata_filter: Metadata | None = None
     container_tag: ContainerTag | None = None
-    include_archived: bool = False
+    filter: Filter | None = None
+    include_archived: Flag = False
+    # What was current then; archive and deletion are judged as they are now.
+    as_of: Timestamp | None = None
+    context: Annotated[int, Field(ge=0, le=3, strict=True)] = 0
+    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)] | None = None
+    explain: Flag = False
+    # Both ask a language model; without one they change nothing.
+    rewrite: Flag = False
+    rerank: Flag = False
+
+
+class Explanation(BaseModel):
+    """How a result came to its score. `vector_rank`, `text_rank`: its place in the arm that found it, from 1.
+
+    `fused` is its own score, unclamped, and `neighbour` what its neighbours in its sequence add to that.
+    """
+
+    origin: Literal["vector", "text", "both"]
+    cosine: float | None
+    bm25: float | None
+    text_score: float | None
+    neighbour: float
+    fused: float
+    vector_rank: int | None
+    text_rank: int | None
+
+
+class Context(BaseModel):
+    """What stands around a memory in its sequence, in the order of the sequence."""
+
+    before: list[Memory]
+    after: list[Memory]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class SearchHit(Memory):
-    """A memory with how well it answers: `score` 0-1, and each arm's part of it."""
+    """A memory with how well it answers: `score` 0-1, and each arm's part of it. `context`, `explain`: when asked."""
 
     score: float
     vector_score: float | None
     text_score: float | None
+    context: Annotated[Context | None, Field(exclude_if=_is_none)] = None
+    explain: Annotated[Explanation | None, Field(exclude_if=_is_none)] = None
 
 
 class SearchResponse(BaseModel):
@@ -254,6 +332,18 @@ class SearchResponse(BaseModel):
     query_embedding_ms: float
     search_ms: float
     cached: bool = False
+    # Something was missing that would have made it better: it must not be kept.
+    _degraded: bool = PrivateAttr(default=False)
+
+    @property
+    def degraded(self) -> bool:
+        return self._degraded
+
+    def as_degraded(self) -> "SearchResponse":
+        """The same, marked as made without something that was out of order."""
+        marked = self.model_copy()
+        marked._degraded = True
+        return marked
 
 
 class FileRefused(BaseModel):
@@ -321,11 +411,3 @@ class BatchProgress(BaseModel):
     complete: bool
     created_at: Timestamp
     files: list[BatchFile]
-
-
-class NewTenant(BaseModel):
-    """The only time a key is shown."""
-
-    tenant_id: UUID
-    email: str
-    api_key: str

@@ -1,34 +1,46 @@
 """Search: what is true now and answers the query best, among what the caller may see."""
 
 import logging
-import math
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from memory import ranking
 from memory.embedding import Embedding
 from memory.errors import Unavailable
+from memory.grants import Grants, Reach
 from memory.memories import linked
 from memory.ports import ObjectStore, Vectors
-from memory.schemas import Caller, Memory, SearchHit, SearchRequest, SearchResponse
+from memory.ranking import Mode, Scored
+from memory.schemas import Caller, Context, Memory, SearchHit, SearchRequest, SearchResponse
 from memory.statistics import SMALL, Statistics
-from memory.store import collections, memories, search, statistics
+from memory.store import memories, neighbours, search, statistics
 from memory.store.database import Database, Session
+from memory.store.neighbours import Neighbour
 from memory.store.statistics import TermCounts
 
 _log = logging.getLogger(__name__)
 
-# Scores are fused, not ranks: rank fusion throws away how good each arm is.
-TEXT_SHARE = 0.7
 _DEPTH = 100
+_PHRASE = re.compile(r'"([^"]*)"')
+_MOST_PHRASES = 20
 
 
 class Search:
     """Hybrid, vector and text search over one collection or all."""
 
-    def __init__(self, database: Database, embedding: Embedding, objects: ObjectStore, statistics: Statistics) -> None:
+    def __init__(
+        self,
+        database: Database,
+        grants: Grants,
+        embedding: Embedding,
+        objects: ObjectStore,
+        statistics: Statistics,
+    ) -> None:
         self._database = database
+        self._grants = grants
         self._embedding = embedding
         self._objects = objects
         self._statistics = statistics
@@ -38,44 +50,30 @@ class Search:
 
         Raises Unavailable when mode is `vector` and the embedder does not answer; hybrid falls back to text.
         """
+        reach = self._grants.reach(caller)
         started = time.perf_counter()
         vector = self._embedded(wanted)
-        mode = "text" if vector is None else wanted.mode
+        mode: Mode = "text" if vector is None else wanted.mode
         # Asked before the transaction: who waits for a second connection while holding one may wait for ever.
         model_id = 0 if vector is None else self._embedding.model_id
         embedded = time.perf_counter()
         with self._database.transaction(caller.tenant_id) as session:
-            collection_ids = _collection_ids(session, collection)
-            counts = _counts(session, wanted.query, collection_ids) if mode != "vector" else TermCounts()
-            query = search.Query(
-                collection_ids=collection_ids,
-                filters=search.Filters(
-                    category=wanted.category,
-                    container_tag=wanted.container_tag,
-                    metadata=wanted.metadata_filter,
-                    include_archived=wanted.include_archived,
-                ),
-                vector=vector,
-                model_id=model_id,
-                min_score=wanted.min_score,
-                weights=_weights(counts),
-                depth=_DEPTH,
-            )
-            ranked = _ranked(search.candidates(session, query), mode)
-            # Ties are broken by importance and age, which only the memories know: read a few more than are asked for.
-            ranked = _with_ties(ranked, wanted.limit)
-            found = memories.find_many(session, [hit.memory_id for hit in ranked])
+            search.prepare(session)
+            collection_ids = _collection_ids(session, reach, collection)
+            counts = _counts(session, wanted.query, collection_ids, mode)
+            found = _found(session, _query(wanted, collection_ids, vector, model_id, counts), mode, wanted)
         for collection_id, documents in counts.counted_now.items():
             if documents >= SMALL:
                 # Whoever wrote them went down before their terms were counted: without that every search is slow.
                 self._statistics.changed(caller.tenant_id, collection_id)
-        hits = _hits(found, ranked, mode, wanted.limit)
+        hits = self._within(_hits(found, mode, wanted), wanted.max_tokens)
         done = time.perf_counter()
-        return SearchResponse(
-            results=[hit.model_copy(update={"images": linked(hit, self._objects).images}) for hit in hits],
+        answer = SearchResponse(
+            results=[self._linked(hit) for hit in hits],
             query_embedding_ms=round((embedded - started) * 1000, 3),
             search_ms=round((done - embedded) * 1000, 3),
         )
+        return answer if mode == wanted.mode else answer.as_degraded()
 
     def _embedded(self, wanted: SearchRequest) -> Vectors | None:
         if wanted.mode == "text":
@@ -90,69 +88,139 @@ class Search:
             return None
         return vector
 
+    def _within(self, hits: list[SearchHit], max_tokens: int | None) -> list[SearchHit]:
+        """The best of them that fit together; the first always does."""
+        if max_tokens is None:
+            return hits
+        left = max_tokens
+        for number, hit in enumerate(hits):
+            left -= self._embedding.embedder.count_tokens(hit.text)
+            if left < 0:
+                return hits[: max(number, 1)]
+        return hits
+
+    def _linked(self, hit: SearchHit) -> SearchHit:
+        update: dict[str, object] = {"images": linked(hit, self._objects).images}
+        if hit.context is not None:
+            update["context"] = Context(
+                before=[linked(memory, self._objects) for memory in hit.context.before],
+                after=[linked(memory, self._objects) for memory in hit.context.after],
+            )
+        return hit.model_copy(update=update)
+
 
 @dataclass(frozen=True)
-class _Scored:
-    memory_id: UUID
-    fused: float
-    cosine: float
-    text: float
+class _Found:
+    """What the transaction read: scores by memory, the memories themselves, and what stands around them."""
+
+    scores: Mapping[UUID, Scored]
+    memories: Sequence[Memory]
+    context: Sequence[Neighbour]
+    around: Mapping[UUID, Memory]
 
 
-def _collection_ids(session: Session, collection: str | None) -> list[UUID]:
+def _collection_ids(session: Session, reach: Reach, collection: str | None) -> list[UUID]:
     if collection is None:
-        return collections.all_ids(session)
-    found = collections.find_id(session, collection)
+        return reach.all_readable(session)
+    found = reach.readable(session, collection)
     return [] if found is None else [found]
 
 
-def _counts(session: Session, query: str, collection_ids: Sequence[UUID]) -> TermCounts:
-    lexemes = statistics.query_lexemes(session, query)
-    return statistics.count(session, collection_ids, lexemes) if lexemes and collection_ids else TermCounts()
+def _counts(session: Session, query: str, collection_ids: Sequence[UUID], mode: Mode) -> TermCounts:
+    if mode == "vector" or not collection_ids:
+        return TermCounts()
+    # Words that say nothing are looked for when there is nothing else to go by: no other words, and no meaning.
+    lexemes = statistics.query_lexemes(session, query, stop_words=mode == "text")
+    return statistics.count(session, collection_ids, lexemes) if lexemes else TermCounts()
 
 
-def _weights(counts: TermCounts) -> dict[str, float]:
-    """Inverse document frequency of each lexeme of the query; one that no statistics know is as rare as can be."""
-    return {
-        lexeme: math.log(1 + (max(counts.documents - holding, 0) + 0.5) / (holding + 0.5))
-        for lexeme, holding in counts.holding.items()
-    }
-
-
-def _ranked(candidates: Sequence[search.Candidate], mode: str) -> list[_Scored]:
-    best = max((candidate.bm25 for candidate in candidates), default=0.0)
-    scored = []
-    for candidate in candidates:
-        text = candidate.bm25 / best if best > 0 else 0.0
-        if mode == "hybrid":
-            fused = (candidate.cosine + TEXT_SHARE * text) / (1 + TEXT_SHARE)
-        else:
-            fused = text if mode == "text" else candidate.cosine
-        scored.append(_Scored(candidate.memory_id, fused, candidate.cosine, text))
-    return sorted(scored, key=lambda hit: hit.fused, reverse=True)
-
-
-def _with_ties(ranked: Sequence[_Scored], limit: int) -> list[_Scored]:
-    """The first `limit`, and those that score as much as the last of them."""
-    return [hit for number, hit in enumerate(ranked) if number < limit or hit.fused == ranked[limit - 1].fused]
-
-
-def _hits(found: Sequence[Memory], ranked: Sequence[_Scored], mode: str, limit: int) -> list[SearchHit]:
-    scores = {hit.memory_id: hit for hit in ranked}
-    in_order = sorted(
-        found,
-        key=lambda memory: (scores[memory.id].fused, memory.importance, memory.created_at, memory.id),
-        reverse=True,
+def _query(
+    wanted: SearchRequest, collection_ids: Sequence[UUID], vector: Vectors | None, model_id: int, counts: TermCounts
+) -> search.Query:
+    return search.Query(
+        collection_ids=collection_ids,
+        filters=search.Filters(
+            category=wanted.category,
+            container_tag=wanted.container_tag,
+            metadata=wanted.metadata_filter,
+            filter=wanted.filter,
+            phrases=_phrases(wanted.query),
+            as_of=wanted.as_of,
+            include_archived=wanted.include_archived,
+        ),
+        vector=vector,
+        model_id=model_id,
+        min_score=wanted.min_score,
+        weights=ranking.weights(counts),
+        depth=_DEPTH,
+        rarest=ranking.rarest(counts),
     )
+
+
+def _phrases(query: str) -> list[str]:
+    """What stands in double quotes has to occur as it is."""
+    quoted = (match.group(1).strip() for match in _PHRASE.finditer(query))
+    return [phrase for phrase in quoted if phrase][:_MOST_PHRASES]
+
+
+def _found(session: Session, query: search.Query, mode: Mode, wanted: SearchRequest) -> _Found:
+    candidates = search.candidates(session, query)
+    hits = ranking.ranked(candidates, mode)
+    if mode == "hybrid":
+        hits = _with_neighbours(session, query, hits, [one.memory_id for one in candidates if one.in_sequence])
+    # Ties are broken by importance and age, which only the memories know: read a few more than are asked for.
+    hits = ranking.with_ties(hits, wanted.limit)
+    scores = {hit.memory_id: hit for hit in hits}
+    found = sorted(
+        memories.find_many(session, list(scores)),
+        key=lambda memory: (scores[memory.id].score, memory.importance, memory.created_at, memory.id),
+        reverse=True,
+    )[: wanted.limit]
+    context: list[Neighbour] = []
+    if wanted.context:
+        context = neighbours.around(
+            session, [memory.id for memory in found], query.collection_ids, query.filters, steps=wanted.context
+        )
+    ids = {neighbour.memory_id for neighbour in context}
+    around = memories.find_many(session, list(ids)) if ids else []
+    return _Found(scores, found, context, {memory.id: memory for memory in around})
+
+
+def _with_neighbours(
+    session: Session, query: search.Query, hits: list[Scored], in_sequence: Sequence[UUID]
+) -> list[Scored]:
+    if not in_sequence:
+        return hits
+    around = neighbours.around(
+        session, in_sequence, query.collection_ids, query.filters, steps=len(ranking.NEIGHBOUR_SHARES)
+    )
+    strangers = {neighbour.memory_id for neighbour in around} - {hit.memory_id for hit in hits}
+    scored = neighbours.scored(session, list(strangers), query) if strangers else {}
+    return ranking.with_neighbours(hits, around, scored)
+
+
+def _hits(found: _Found, mode: Mode, wanted: SearchRequest) -> list[SearchHit]:
     return [
         SearchHit(
             **dict(memory),
-            score=_clamped(scores[memory.id].fused),
-            vector_score=None if mode == "text" else _clamped(scores[memory.id].cosine),
-            text_score=None if mode == "vector" else _clamped(scores[memory.id].text),
+            score=_clamped(scored.score),
+            vector_score=None if mode == "text" else _clamped(scored.cosine),
+            text_score=None if mode == "vector" else _clamped(scored.text),
+            context=_context(found, memory.id) if wanted.context else None,
+            explain=ranking.explanation(scored, mode) if wanted.explain else None,
         )
-        for memory in in_order[:limit]
+        for memory in found.memories
+        for scored in [found.scores[memory.id]]
     ]
+
+
+def _context(found: _Found, memory_id: UUID) -> Context:
+    """In the order of the sequence, whatever the order in which the neighbours were found."""
+    mine = sorted((one for one in found.context if one.of == memory_id), key=lambda one: one.step)
+    return Context(
+        before=[found.around[one.memory_id] for one in mine if one.step < 0],
+        after=[found.around[one.memory_id] for one in mine if one.step > 0],
+    )
 
 
 def _clamped(score: float) -> float:

@@ -9,13 +9,25 @@ from pydantic import SecretStr
 
 from memory.accounts import Accounts
 from memory.adapters.embedder import LocalEmbedder
+from memory.adapters.local_cache import LocalCache
 from memory.adapters.objects import LocalObjects, S3Objects
+from memory.adapters.sealing import FernetSealer
+from memory.cache import CachedSearch, Searching
 from memory.collections import Collections
+from memory.curation import Curation
+from memory.curation_runs import CurationRuns
 from memory.drops import Drops
 from memory.embedding import Embedding
 from memory.errors import Misconfigured
+from memory.expiry import Expiry
+from memory.fates import Fates
+from memory.grants import Grants
+from memory.idempotency import Idempotency
+from memory.key_use import KeyUse
 from memory.memories import Memories
-from memory.ports import Embedder, FileReader, ObjectStore
+from memory.overviews import Overviews
+from memory.policies import Policies
+from memory.ports import Cache, Embedder, FileReader, ObjectStore
 from memory.search import Search
 from memory.settings import Settings
 from memory.statistics import Statistics
@@ -30,16 +42,28 @@ class Services:
     settings: Settings
     database: Database
     accounts: Accounts
+    key_use: KeyUse
+    idempotency: Idempotency
+    grants: Grants
     collections: Collections
     memories: Memories
-    search: Search
+    fates: Fates
+    expiry: Expiry
+    search: Searching
+    cache: Cache
     drops: Drops
+    curation: Curation
+    curation_runs: CurationRuns
+    policies: Policies
+    overviews: Overviews
     objects: ObjectStore
     embedder: Embedder
     statistics: Statistics
 
     def close(self) -> None:
+        self.key_use.close()
         self.statistics.close()
+        self.cache.close()
         self.database.close()
 
 
@@ -50,15 +74,31 @@ def build(settings: Settings, *, reader: FileReader | None = None) -> Services:
     embedder = _embedder(settings, threads=(os.cpu_count() or 1) + (reader is None))
     objects = _objects(settings)
     embedding = Embedding(database, embedder)
+    key_use = KeyUse(database)
+    grants = Grants(database)
     statistics = Statistics(database)
+    cache = _cache(settings)
+    search = Search(database, grants, embedding, objects, statistics)
     return Services(
         settings=settings,
         database=database,
-        accounts=Accounts(database, settings.admin_emails),
-        collections=Collections(database, objects),
-        memories=Memories(database, embedding, objects, statistics),
-        search=Search(database, embedding, objects, statistics),
-        drops=Drops(database=database, embedding=embedding, objects=objects, statistics=statistics, reader=reader),
+        accounts=Accounts(
+            database, key_use, _secret_for(settings, b"addresses in the audit log"), settings.admin_emails
+        ),
+        key_use=key_use,
+        idempotency=Idempotency(database, FernetSealer()),
+        grants=grants,
+        collections=Collections(database, grants, objects),
+        memories=Memories(database, grants, embedding, objects, statistics),
+        fates=Fates(database, grants, embedding, objects, statistics),
+        expiry=Expiry(database, objects, statistics),
+        search=CachedSearch(search, database=database, grants=grants, objects=objects, cache=cache),
+        cache=cache,
+        drops=Drops(database, grants, embedding, objects, statistics, reader),
+        curation=Curation(database, grants, embedding, objects),
+        curation_runs=CurationRuns(database, embedding, objects, statistics),
+        policies=Policies(database, grants, embedding),
+        overviews=Overviews(database, grants, objects),
         objects=objects,
         embedder=embedder,
         statistics=statistics,
@@ -98,6 +138,15 @@ def _embedder(settings: Settings, *, threads: int) -> Embedder:
     )
 
 
+def _cache(settings: Settings) -> Cache:
+    if settings.redis_url is None:
+        return LocalCache()
+    # Here, because a start without Redis need not load its library.
+    from memory.adapters.redis_cache import RedisCache
+
+    return RedisCache(settings.redis_url)
+
+
 def _objects(settings: Settings) -> ObjectStore:
     if settings.s3_bucket is not None:
         return S3Objects(
@@ -110,13 +159,13 @@ def _objects(settings: Settings) -> ObjectStore:
     return LocalObjects(
         folder=settings.rememberos_data / "objects",
         base_url=settings.api_url,
-        signing_key=_signing_key(settings),
+        signing_key=_secret_for(settings, b"links to stored files"),
     )
 
 
-def _signing_key(settings: Settings) -> bytes:
+def _secret_for(settings: Settings, purpose: bytes) -> bytes:
     if settings.encryption_key is None:
-        # Links then work until the process ends, which is all that one process without a key can promise.
+        # It then holds until the process ends, which is all that one process without a key can promise.
         return secrets.token_bytes(32)
     newest = settings.encryption_key.get_secret_value().split(",")[0].strip()
-    return hashlib.sha256(b"links to stored files\0" + newest.encode()).digest()
+    return hashlib.sha256(purpose + b"\0" + newest.encode()).digest()

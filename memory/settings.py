@@ -29,6 +29,10 @@ class Settings(BaseSettings):
     public_base_url: str | None = None
     encryption_key: SecretStr | None = None
 
+    redis_url: SecretStr | None = None
+    rate_limit_per_minute: int = Field(default=600, ge=0, le=10_000_000)
+    public_rate_limit_per_minute: int = Field(default=30, ge=0, le=10_000_000)
+
     s3_endpoint_url: str | None = None
     s3_bucket: str | None = None
     s3_region: str = "auto"

@@ -126,6 +126,8 @@ def settings(migrated: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactor
         database_url=app_url,
         database_owner_url=owner_url,
         public_base_url="http://api.test",
+        rate_limit_per_minute=0,
+        public_rate_limit_per_minute=0,
     )
     migrated.administer(f"DROP DATABASE {_SHARED} WITH (FORCE);")
 

@@ -11,8 +11,10 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from pydantic import SecretStr
 from temporalio.client import Client, ScheduleDescription, ScheduleHandle, ScheduleOverlapPolicy
@@ -21,17 +23,21 @@ from temporalio.service import RPCError
 import worker
 from api.temporal import WorkflowClient
 from memory.drops import IncomingFile
-from memory.schemas import BatchProgress, Caller, DropOptions
+from memory.embedding import Embedding
+from memory.memories import Memories
+from memory.schemas import BatchProgress, Caller, DropOptions, MemoryCreate
 from memory.services import Services, build
 from memory.settings import Settings
 from ops import launch
 from ops.ports import free_port
 from ops.temporal import environment, find_server, server_command
 from tests.conftest import DatabaseUrls
-from workflows.sweep import SCHEDULE_ID
+from tests.fakes import WordEmbedder
 
 FILES = 60
 PARAGRAPHS = 3
+CLUSTERS = 40
+DUPLICATES = 5
 
 
 @dataclass
@@ -78,6 +84,14 @@ class Stage:
         async def start() -> None:
             client = WorkflowClient(self.address, "default")
             while not await client.start_drop(str(self.caller.tenant_id), str(batch_id)):
+                await asyncio.sleep(0.1)
+
+        asyncio.run(start())
+
+    def start_dedup(self, run_id: UUID) -> None:
+        async def start() -> None:
+            client = WorkflowClient(self.address, "default")
+            while not await client.start_curation("dedup", str(self.caller.tenant_id), str(run_id)):
                 await asyncio.sleep(0.1)
 
         asyncio.run(start())
@@ -172,6 +186,80 @@ def test_what_a_killed_worker_left_is_finished_by_the_next(stage: Stage) -> None
     assert_each_chunk_is_there_once(stage, stage.wait(batch_id, is_complete))
 
 
+def test_a_worker_killed_amid_a_dedup_loses_no_keeper_and_halves_no_cluster(
+    stage: Stage, database: DatabaseUrls
+) -> None:
+    keepers = store_clusters(stage)
+    opened = stage.services.curation.open_dedup(stage.caller, "garden", 0.99)
+    assert opened.run_id is not None
+    stage.start_temporal()
+    child = stage.start_worker()
+    with psycopg.connect(database.owner_url) as holder, psycopg.connect(database.owner_url, autocommit=True) as watcher:
+        # Whoever comes to the cluster in the middle waits there, some of its duplicates locked, until it is killed.
+        middle = sorted(keepers)[CLUSTERS // 2]
+        holder.execute(
+            "select from memories where id = (select memory_id from curation_items where keeper_id = %s "
+            "order by memory_id desc limit 1) for update",
+            (middle,),
+        )
+        stage.start_dedup(opened.run_id)
+        wait_for(watcher, "select exists (select from pg_locks where not granted)")
+        kill(child)
+        left = clusters_left(watcher)
+        assert {keeper for keeper, count in left.items() if count == 1} == set(sorted(keepers)[: CLUSTERS // 2])
+        assert {count for count in left.values() if count != 1} == {1 + DUPLICATES}
+        assert left.keys() == keepers
+        holder.rollback()
+        # What the killed one had begun there is not finished by its server process either.
+        assert clusters_left(watcher) == left
+
+        stage.start_worker()
+        wait_for(watcher, "select exists (select from curation_runs where state = 'done')")
+
+        assert clusters_left(watcher) == dict.fromkeys(keepers, 1)
+        assert settled(watcher) == {("done", CLUSTERS * DUPLICATES)}
+        entries = watcher.execute("select resource from audit where action = 'curation.dedup'").fetchall()
+        assert sorted(resource.split()[4] for (resource,) in entries) == sorted(map(str, keepers))
+    report = stage.services.curation.dedup_report(stage.caller, opened)
+    assert (report.deleted, len(report.clusters)) == (CLUSTERS * DUPLICATES, CLUSTERS)
+
+
+def store_clusters(stage: Stage) -> set[UUID]:
+    """Clusters of the same text, told apart by category; the ids of those that are to be kept."""
+    embedding = Embedding(stage.services.database, WordEmbedder())
+    memories = Memories(
+        stage.services.database,
+        stage.services.grants,
+        embedding,
+        stage.services.objects,
+        stage.services.statistics,
+    )
+    keepers = set()
+    for number in range(CLUSTERS):
+        text = f"subject{number} alone"
+        same = [MemoryCreate(text=text, category=text, importance=score) for score in (0.9, *[0.1] * DUPLICATES)]
+        keepers.add(memories.create_many(stage.caller, "garden", same)[0].id)
+    return keepers
+
+
+def clusters_left(connection: psycopg.Connection[Any]) -> dict[UUID, int]:
+    """The strongest of each cluster, and how many of it are there."""
+    rows = connection.execute(
+        "select (array_agg(id order by importance desc))[1], count(*) from memories group by category"
+    )
+    return dict(rows.fetchall())
+
+
+def settled(connection: psycopg.Connection[Any]) -> set[tuple[Any, ...]]:
+    return set(connection.execute("select state, count(*) from curation_items group by state").fetchall())
+
+
+def wait_for(connection: psycopg.Connection[Any], question: str) -> None:
+    pause = threading.Event()
+    while connection.execute(question).fetchone() != (True,):
+        pause.wait(0.05)
+
+
 def test_a_worker_can_be_asked_to_end_while_temporal_is_away(stage: Stage) -> None:
     child = stage.start_worker()
     stage.wait_for_log("Temporal does not answer yet")
@@ -188,19 +276,22 @@ def test_a_worker_that_cannot_work_says_so_by_its_exit_code(stage: Stage) -> Non
     stage.wait_for_log("DATABASE_URL is not set")
 
 
-def test_a_lost_schedule_of_the_sweep_is_made_again(temporal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("schedule_id", worker.SCHEDULES)
+def test_a_lost_schedule_is_made_again(temporal: str, monkeypatch: pytest.MonkeyPatch, schedule_id: str) -> None:
     monkeypatch.setattr(worker, "SCHEDULE_CHECK_SECONDS", 0.05)
 
     async def scenario() -> ScheduleOverlapPolicy:
         client = await Client.connect(temporal)
-        handle = client.get_schedule_handle(SCHEDULE_ID)
-        keeping = asyncio.create_task(worker.keep_sweep(client))
+        handle = client.get_schedule_handle(schedule_id)
+        keeping = asyncio.create_task(worker.keep_schedules(client))
         await _described(handle)
         await handle.delete()
         again = await _described(handle)
         keeping.cancel()
         await asyncio.wait([keeping])
-        await handle.delete()
+        for kept in worker.SCHEDULES:
+            with contextlib.suppress(RPCError):
+                await client.get_schedule_handle(kept).delete()
         return again.schedule.policy.overlap
 
     assert asyncio.run(scenario()) is ScheduleOverlapPolicy.SKIP

@@ -20,6 +20,9 @@ DATABASE = ActivityConfig(start_to_close_timeout=timedelta(seconds=60), retry_po
 READ_FILE = ActivityConfig(
     start_to_close_timeout=timedelta(minutes=30), heartbeat_timeout=_HEARTBEAT, retry_policy=_PATIENT
 )
+CURATE = ActivityConfig(
+    start_to_close_timeout=timedelta(minutes=10), heartbeat_timeout=_HEARTBEAT, retry_policy=_PATIENT
+)
 EMBED = ActivityConfig(
     start_to_close_timeout=timedelta(minutes=60), heartbeat_timeout=_HEARTBEAT, retry_policy=_PATIENT
 )

@@ -1,4 +1,4 @@
-"""Tenants and keys."""
+"""Tenants, and who holds a key of one."""
 
 from uuid import UUID
 
@@ -22,28 +22,9 @@ def insert_tenant(session: Session, *, tenant_id: UUID, name: str, email: str, t
     return inserted.one_or_none() is not None
 
 
-def insert_key(
-    session: Session, *, tenant_id: UUID, key_id: UUID, key_hash: bytes, prefix: str, label: str | None, is_main: bool
-) -> bool:
-    """False when the key is in use already."""
-    inserted = session.execute(
-        text(
-            """
-            insert into keys (tenant_id, id, hash, prefix, label, is_main)
-            values (:tenant_id, :id, :hash, :prefix, :label, :is_main)
-            on conflict (hash) do nothing returning id
-            """
-        ),
-        {
-            "tenant_id": tenant_id,
-            "id": key_id,
-            "hash": key_hash,
-            "prefix": prefix,
-            "label": label,
-            "is_main": is_main,
-        },
-    )
-    return inserted.one_or_none() is not None
+def hold(session: Session, tenant_id: UUID) -> None:
+    """Keeps every other transaction that asks for the same waiting until this one ends."""
+    session.execute(text("select id from tenants where id = :id for no key update"), {"id": tenant_id})
 
 
 def find_caller(session: Session, key_hash: bytes) -> Caller | None:
@@ -58,4 +39,5 @@ def find_caller(session: Session, key_hash: bytes) -> Caller | None:
         read_only=row.read_only,
         is_main=row.is_main,
         is_admin=row.tenant_is_admin,
+        has_grants=row.has_grants,
     )

@@ -1,6 +1,6 @@
 """Collections: the rows that memories belong to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,12 +22,16 @@ _COLLECTION = f"""
 """
 
 
-def listed(session: Session, *, limit: int, offset: int) -> tuple[list[Collection], int]:
-    """A page by name, and how many there are."""
+def listed(session: Session, *, hidden: Sequence[UUID] = (), limit: int, offset: int) -> tuple[list[Collection], int]:
+    """A page by name, and how many there are, without the `hidden` ones."""
+    shown = "c.id <> all (:hidden)"
     rows = session.execute(
-        text(f"{_COLLECTION} order by c.name, c.id limit :limit offset :offset"), {"limit": limit, "offset": offset}
+        text(f"{_COLLECTION} where {shown} order by c.name, c.id limit :limit offset :offset"),
+        {"hidden": list(hidden), "limit": limit, "offset": offset},
     )
-    total = session.execute(text("select count(*) from collections")).scalar_one()
+    total = session.execute(
+        text(f"select count(*) from collections c where {shown}"), {"hidden": list(hidden)}
+    ).scalar_one()
     return [Collection.model_validate(dict(row)) for row in rows.mappings()], total
 
 
@@ -58,6 +62,22 @@ def keep(session: Session, collection_id: UUID) -> bool:
     return kept.one_or_none() is not None
 
 
+def keep_named(session: Session, name: str) -> UUID | None:
+    """The same by name: its id, or None when there is none."""
+    kept: UUID | None = session.execute(
+        text("select id from collections where name = :name for key share"), {"name": name}
+    ).scalar_one_or_none()
+    return kept
+
+
+def keep_by_id(session: Session, collection_id: UUID) -> str | None:
+    """The same by id: its name, or None when it is gone."""
+    kept: str | None = session.execute(
+        text("select name from collections where id = :id for key share"), {"id": collection_id}
+    ).scalar_one_or_none()
+    return kept
+
+
 def all_ids(session: Session) -> list[UUID]:
     return list(session.execute(text("select id from collections")).scalars())
 
@@ -81,9 +101,8 @@ def insert(
 
 def ensure(session: Session, tenant_id: UUID, name: str) -> UUID:
     """The collection's id; made when it is missing. It cannot be deleted before the transaction ends."""
-    held = text("select id from collections where name = :name for key share")
     while True:
-        found: UUID | None = session.execute(held, {"name": name}).scalar_one_or_none()
+        found = keep_named(session, name)
         if found is not None:
             return found
         insert(session, tenant_id, name, metadata={})

@@ -195,12 +195,6 @@ def hold_pending(session: Session, file_id: UUID) -> bool:
     return held.one_or_none() is not None
 
 
-def hold_collection(session: Session, collection_id: UUID) -> bool:
-    """Keeps the collection from being deleted before the transaction ends; false when it is gone."""
-    held = session.execute(text("select id from collections where id = :id for key share"), {"id": collection_id})
-    return held.one_or_none() is not None
-
-
 def finish(session: Session, file_id: UUID, *, chunks: int, content_type: str, note: str | None) -> None:
     session.execute(
         text(
@@ -245,6 +239,14 @@ def stalled(session: Session, untouched_since: datetime, most: int) -> list[tupl
         {"since": untouched_since, "most": most},
     )
     return [(row.tenant_id, row.batch_id) for row in rows]
+
+
+def collection_of(session: Session, batch_id: UUID) -> UUID | None:
+    """The collection that a batch fills; None when it is gone, or the batch is unknown."""
+    found: UUID | None = session.execute(
+        text("select collection_id from batches where id = :id"), {"id": batch_id}
+    ).scalar_one_or_none()
+    return found
 
 
 def progress(session: Session, batch_id: UUID) -> BatchProgress | None:

@@ -3,12 +3,20 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 # An exact term counts little beside the stemmed words it is made of; it is what puts a code before its look-alikes.
 EXACT_WEIGHT = 0.5
-_EXACT_PREFIX = "="
+# Enough to put Williams before William, whose stems are the same, and nowhere near enough to change anything else.
+NAME_WEIGHT = 0.05
+# Nothing else contains it; Postgres' parser leaves no lexeme that begins with it.
+EXACT_PREFIX = "="
 _MOST_EXACT_TERMS = 2_000
+_MOST_NAMES = 1_000
 _MOST_CHARACTERS = 200
+# With all the others far below the 16,000 different terms that one memory's weights hold.
+_MOST_PAIRS = 10_000
+_MOST_SINGLES = 2_000
 
 # Soft hyphens split words that look whole; the typographic hyphens join codes that were copied from a page.
 _INVISIBLE_OR_TYPOGRAPHIC = str.maketrans({"\u00ad": "", "\u2010": "-"})
@@ -18,27 +26,75 @@ _HYPHEN_BEFORE_DIGIT = re.compile(r"(?<=\w)-(?=\d)")
 _RUN = re.compile(r"\w+(?:[-./:@#]\w+)*")
 _WORD = re.compile(r"\w+")
 _CODE = re.compile(r"\d_?[^\W\d]|[^\W\d]_?\d|_\w")
+_SPACES = re.compile(r"\s+")
+# Scripts that set no spaces between words (Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese), and Korean, which
+# hangs its particles on them.
+_UNSPACED = (
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u0f40-\u0fbc\u1000-\u103f\u1050-\u108f\u1100-\u11ff"
+    "\u1780-\u17d3\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u312f\u31a0-\u31bf\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua48c\ua960-\ua97c\uaa60-\uaa7f\uac00-\ud7fb\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+_UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
+_SCRIPT_CHANGES = re.compile(f"(?<=[^\\W{_UNSPACED}])(?=[{_UNSPACED}])|(?<=[{_UNSPACED}])(?=[^\\W{_UNSPACED}])")
 
 
 def searchable(text: str) -> str:
     """The text as `to_tsvector` is to read it, in memories and queries alike."""
-    return _HYPHEN_BEFORE_DIGIT.sub(" ", _one_spelling(text))
+    # A locale's own idea of lower case would miss letters that it does not know.
+    folded = _one_spelling(text).casefold()
+    return _SCRIPT_CHANGES.sub(" ", _HYPHEN_BEFORE_DIGIT.sub(" ", folded))
 
 
 def exact_terms(text: str) -> list[str]:
     """Codes, ids, paths, addresses: words joined by marks or mixed with digits, each once, lower case, prefixed."""
-    found: dict[str, None] = {}
-    for term in _joined_and_codes(_one_spelling(text)):
-        if len(term) <= _MOST_CHARACTERS:
-            found[_EXACT_PREFIX + term.lower()] = None
-        if len(found) == _MOST_EXACT_TERMS:
-            break
-    return list(found)
+    codes = (term.lower() for term in _joined_and_codes(_one_spelling(text)))
+    return _distinct(codes, _MOST_EXACT_TERMS)
+
+
+def character_terms(text: str) -> list[str]:
+    """Of scripts without spaces every character and every pair of neighbours: any part of a run is found by these."""
+    runs = _UNSPACED_RUN.findall(_one_spelling(text))
+    singles = _distinct((character for run in runs for character in run), _MOST_SINGLES)
+    return singles + _distinct((pair for run in runs for pair in _pairs(run)), _MOST_PAIRS)
+
+
+def wanted_character_terms(query: str) -> list[str]:
+    """What a query asks of them: the pairs, and a character that stands alone."""
+    runs = _UNSPACED_RUN.findall(_one_spelling(query))
+    return _distinct((term for run in runs for term in (_pairs(run) if len(run) > 1 else run)), _MOST_PAIRS)
+
+
+def names(text: str) -> list[str]:
+    """Words that could be names or of another language, whole: stemming may make two names one. Not prefixed."""
+    words = (word for word in _lone_words(_one_spelling(text)) if not (word.isascii() and word.islower()))
+    return [term.removeprefix(EXACT_PREFIX) for term in _distinct((word.casefold() for word in words), _MOST_NAMES)]
+
+
+def wanted_names(query: str) -> list[str]:
+    """Each word of a query could be a name, however it is written."""
+    words = (word.casefold() for word in _lone_words(_one_spelling(query)))
+    return [term.removeprefix(EXACT_PREFIX) for term in _distinct(words, _MOST_NAMES)]
+
+
+def is_unspaced(lexeme: str) -> bool:
+    """Whether it is, or holds, a run of a script without spaces: of another length in another text."""
+    return _UNSPACED_RUN.search(lexeme) is not None
+
+
+def plain(phrase: str) -> str:
+    """A phrase as it is looked for in texts: composed, with single spaces. The case is the database's to fold."""
+    return _SPACES.sub(" ", unicodedata.normalize("NFC", phrase)).strip()
 
 
 def any_of(lexemes: Iterable[str]) -> str:
     """A tsquery that matches what holds at least one of the lexemes."""
     return " | ".join(quoted(lexeme) for lexeme in lexemes)
+
+
+def all_of(lexemes: Iterable[str]) -> str:
+    """A tsquery that matches what holds every one of the lexemes."""
+    return " & ".join(quoted(lexeme) for lexeme in lexemes)
 
 
 def quoted(lexeme: str) -> str:
@@ -49,6 +105,21 @@ def quoted(lexeme: str) -> str:
 def _one_spelling(text: str) -> str:
     # Ligatures of PDFs, full-width digits, accents of their own: written differently, meant alike.
     return unicodedata.normalize("NFKC", text).translate(_INVISIBLE_OR_TYPOGRAPHIC)
+
+
+def _distinct(terms: Iterable[str], most: int) -> list[str]:
+    fitting = (EXACT_PREFIX + term for term in terms if len(term) <= _MOST_CHARACTERS)
+    seen: dict[str, None] = {}
+    return list(islice((term for term in fitting if term not in seen and not seen.update({term: None})), most))
+
+
+def _pairs(run: str) -> Iterator[str]:
+    return (run[start : start + 2] for start in range(len(run) - 1))
+
+
+def _lone_words(text: str) -> Iterator[str]:
+    runs = (match.group() for match in _RUN.finditer(text))
+    return (run for run in runs if run.isalpha() and not _UNSPACED_RUN.search(run))
 
 
 def _joined_and_codes(text: str) -> Iterator[str]:

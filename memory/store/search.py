@@ -1,36 +1,36 @@
-"""The statements of search: candidates of both arms, each scored on both, under the caller's filters."""
+"""Candidates of a search: both arms looked into as deep as the filters make it necessary, and no deeper."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 from pgvector import HalfVector
-from psycopg.types.json import Jsonb
 from sqlmodel import Session
 
 from memory.ports import Vectors
 from memory.store import lexemes
+from memory.store.allowed import allowed
+from memory.store.arms import Arms
+from memory.store.conditions import Filters, conditions
+
+__all__ = ["Candidate", "Filters", "Query", "candidates", "nearest", "prepare", "vector_of"]
 
 # Thousands of memories that say the same are looked through for the most important; beyond that any of them will do.
 _MOST_FOR_TIES = 20_000
-# A filter that leaves at most so many memories is resolved first; behind a wider one candidates are filtered after.
-_SELECTIVE = 10_000
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What a result must be, besides current and unexpired."""
-
-    category: str | None = None
-    container_tag: str | None = None
-    metadata: dict[str, Any] | None = None
-    include_archived: bool = False
+# A phrase whose words no index knows as such (a part of an address, marks) is looked for in so many of the best.
+_MOST_GUESSED = 1_000
+_CURRENT = Filters()
 
 
 @dataclass(frozen=True)
 class Query:
-    """One search: `vector` None leaves out the vector arm, empty `weights` (lexeme to idf) the text arm."""
+    """One search: `vector` None leaves out the vector arm, empty `weights` (lexeme to idf) the text arm.
+
+    `rarest`: the lexemes that are enough to find by, when not all are needed; all of them score.
+    """
 
     collection_ids: Sequence[UUID]
     filters: Filters
@@ -39,15 +39,32 @@ class Query:
     min_score: float
     weights: dict[str, float]
     depth: int
+    rarest: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A visible memory that an arm found, scored on both arms that were asked; a missing arm counts as 0."""
+    """A visible memory that an arm found, scored on both arms that were asked; a missing arm counts as 0.
+
+    `vector_rank`, `text_rank`: its place in the arm, from 1; None when that arm did not find it.
+    """
 
     memory_id: UUID
     cosine: float
     bm25: float
+    vector_rank: int | None
+    text_rank: int | None
+    in_sequence: bool
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one look into the arms is taken: by which lexemes, how deep, and under which statement."""
+
+    wanted: Sequence[str]
+    fetch: int
+    statement: str
+    values: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,213 +73,128 @@ class Candidates:
 
     `exhausted`: a deeper look would find no more visible memories, or none that the depth has room for.
     `tied`: some that lie deeper may be as near as the last one, and then importance and age decide.
+    `wordless`: the text arm has room for more than its lexemes found.
     """
 
     found: list[Candidate]
     exhausted: bool
     tied: bool
+    wordless: bool
+
+
+def prepare(session: Session) -> None:
+    """For the rest of the transaction: a table of all tenants is never read from end to end.
+
+    Statistics that lag behind make it look small, and the index of one tenant's part dear.
+    """
+    session.connection().exec_driver_sql("select set_config('enable_seqscan', 'off', true)")
 
 
 def candidates(session: Session, query: Query) -> list[Candidate]:
     """Up to `depth` visible candidates of each arm, best first within each; deeper looks until that many are found."""
     if query.vector is None and not query.weights:
         return []
-    values = _values(query)
-    few = _few(session, query, values)
-    fetch = 2 * query.depth
+    asked = conditions(query.filters)
+    values = {**parameters(query), **asked.values}
+    few = allowed(session, query.filters, asked, values)
+    uncounted = query.filters.narrow
+    most = math.inf
+    wide = Look(query.rarest or list(query.weights), 2 * query.depth, arms(query, None).statement(asked), values)
+    selective = Look(list(query.weights), 2 * query.depth, arms(query, few.ids).statement(asked), few.values)
+    look = wide
+    if uncounted and few.promises_few(session):
+        uncounted = False
+        count = few.count(session)
+        if count == 0 and query.filters.phrases and few.index is not None:
+            most = _MOST_GUESSED
+        elif count is not None:
+            look = selective
     while True:
-        looked = _look(session, query, few, {**values, "fetch": fetch})
-        if looked.exhausted and (not looked.tied or fetch > _MOST_FOR_TIES):
-            return looked.found
-        fetch *= 8
+        seen = _look(session, query, look)
+        if seen.wordless and len(look.wanted) < len(query.weights):
+            look = replace(look, wanted=list(query.weights))
+        elif look.fetch > most or (seen.exhausted and (not seen.tied or look.fetch > _MOST_FOR_TIES)):
+            return seen.found
+        elif uncounted and not seen.exhausted:
+            uncounted = False
+            look = replace(look, fetch=8 * look.fetch) if few.count(session) is None else selective
+        else:
+            look = replace(look, fetch=8 * look.fetch)
 
 
-def _look(session: Session, query: Query, few: str | None, values: dict[str, Any]) -> Candidates:
-    rows = session.connection().exec_driver_sql(_statement(query, few), values).all()
-    arms = [row for row in rows if row.memory_id is None]
-    found = [row for row in rows if row.memory_id is not None]
-    full = {row.arm for row in arms if row.fetched == values["fetch"]}
-    filled = {row.arm for row in arms if sum(row.arm in hit.arm for hit in found) >= query.depth}
-    # What ties in everything ties in the vector arm.
-    deciding = "text" if query.vector is None else "vector"
-    return Candidates(
-        [Candidate(row.memory_id, row.cosine, row.bm25) for row in found],
-        exhausted=full <= filled,
-        tied=any(row.tied for row in arms if row.arm == deciding and row.arm in full),
+def nearest(
+    session: Session,
+    collection_ids: Sequence[UUID],
+    vector: Vectors,
+    *,
+    model_id: int,
+    min_score: float,
+    limit: int,
+    filters: Filters = _CURRENT,
+) -> list[tuple[UUID, float]]:
+    """The visible memories whose cosine with `vector` is at least `min_score`, nearest first, each with its cosine."""
+    query = Query(
+        collection_ids=collection_ids,
+        filters=filters,
+        vector=vector,
+        model_id=model_id,
+        min_score=min_score,
+        weights={},
+        depth=limit,
     )
+    found = sorted(candidates(session, query), key=lambda candidate: candidate.vector_rank or 0)
+    return [(candidate.memory_id, candidate.cosine) for candidate in found]
 
 
-def _values(query: Query) -> dict[str, Any]:
+def vector_of(session: Session, memory_id: UUID, *, model_id: int) -> Vectors | None:
+    """What the model made of a memory, shape (d,); None when it has no vector of that model."""
+    row = (
+        session.connection()
+        .exec_driver_sql(
+            "select embedding from memory_vectors where memory_id = %(id)s and model_id = %(model)s",
+            {"id": memory_id, "model": model_id},
+        )
+        .one_or_none()
+    )
+    return None if row is None else np.asarray(row.embedding.to_numpy(), dtype=np.float32)
+
+
+def arms(query: Query, ids: str | None) -> Arms:
+    """The arms that this search asks, kept to the memories that `ids` selects."""
+    return Arms(0 if query.vector is None else len(query.vector), bool(query.weights), ids)
+
+
+def parameters(query: Query) -> dict[str, Any]:
+    """What the statements of the arms take, besides the filters."""
     return {
         "collections": list(query.collection_ids),
-        "category": query.filters.category,
-        "tag": query.filters.container_tag,
-        "metadata": Jsonb(query.filters.metadata),
         "vector": None if query.vector is None else HalfVector(query.vector),
         "model": query.model_id,
         "farthest": 1 - query.min_score,
-        "wanted": lexemes.any_of(query.weights),
         "lexemes": list(query.weights),
         "weights": list(query.weights.values()),
         "depth": query.depth,
     }
 
 
-def _visible(filters: Filters) -> str:
-    return _plainly(filters) + (" and m.metadata @> %(metadata)s" if filters.metadata else "")
-
-
-def _plainly(filters: Filters) -> str:
-    """What is visible as far as metadata is not looked at."""
-    conditions = ["m.is_latest", "(m.expires_at is null or m.expires_at > now())"]
-    if not filters.include_archived:
-        conditions.append("not m.archived")
-    if filters.category is not None:
-        conditions.append("m.category = %(category)s")
-    if filters.container_tag is not None:
-        conditions.append("m.container_tag = %(tag)s")
-    return " and ".join(conditions)
-
-
-def _few(session: Session, query: Query, values: dict[str, Any]) -> str | None:
-    """A statement for the ids of all visible memories, when they are few; None when they are many."""
-    filters = query.filters
-    if filters.category is not None or filters.container_tag is not None:
-        tagged = f"select m.id from memories m where m.collection_id = any (%(collections)s) and {_plainly(filters)}"
-        if _count(session, tagged, values) <= _SELECTIVE:
-            return f"select m.id from memories m where m.collection_id = any (%(collections)s) and {_visible(filters)}"
-    if filters.metadata:
-        # The function may use the index of containment, which a tenant's own session may not.
-        contained = f"select memory_id from find_by_metadata(%(collections)s, %(metadata)s, {_SELECTIVE + 1})"
-        if _count(session, contained, values) <= _SELECTIVE:
-            return f"""
-                select c.memory_id as id from ({contained}) as c
-                cross join lateral ({_by_id("c.memory_id")}) m
-                where {_visible(filters)}
-            """
-    return None
-
-
-def _count(session: Session, statement: str, values: dict[str, Any]) -> int:
-    """How many rows it gives; one more than counts as few stands for many."""
-    counted: int = (
-        session.connection()
-        .exec_driver_sql(f"select count(*) from ({statement} limit {_SELECTIVE + 1}) as found", values)
-        .scalar_one()
+def _look(session: Session, query: Query, look: Look) -> Candidates:
+    values = {**look.values, "wanted": lexemes.any_of(look.wanted), "fetch": look.fetch}
+    rows = session.connection().exec_driver_sql(look.statement, values).all()
+    ends = [row for row in rows if row.memory_id is None]
+    found = [row for row in rows if row.memory_id is not None]
+    full = {row.arm for row in ends if row.fetched == look.fetch}
+    filled = {
+        "vector": sum(row.vector_rank is not None for row in found) >= query.depth,
+        "text": sum(row.text_rank is not None for row in found) >= query.depth,
+    }
+    # What ties in everything ties in the vector arm.
+    deciding = "text" if query.vector is None else "vector"
+    return Candidates(
+        [
+            Candidate(row.memory_id, row.cosine, row.bm25, row.vector_rank, row.text_rank, row.in_sequence)
+            for row in found
+        ],
+        exhausted=all(filled[arm] for arm in full),
+        tied=any(row.tied for row in ends if row.arm == deciding and row.arm in full),
+        wordless=bool(query.weights) and not filled["text"] and "text" not in full,
     )
-    return counted
-
-
-def _statement(query: Query, few: str | None) -> str:
-    """One statement: the arms, their union under the filters, and how far each arm was read.
-
-    `few`: a statement for the ids of all that may be found, when those are few.
-    """
-    visible = _visible(query.filters)
-    with_vector, with_text = query.vector is not None, bool(query.weights)
-    parts = []
-    selective = few is not None
-    if selective:
-        parts.append(f"allowed as materialized ({few})")
-    if with_vector:
-        parts.append(_vector_arm(query, visible, selective=selective))
-    if with_text:
-        parts.append(_text_arm(visible, selective=selective))
-    arms = [name for name, asked in (("vector", with_vector), ("text", with_text)) if asked]
-    union = " union all ".join(f"select memory_id, '{arm}' as arm from {arm}_seen" for arm in arms)
-    parts.append(f"candidates as (select memory_id, string_agg(arm, '+') as arm from ({union}) as u group by 1)")
-    return f"""
-        with {", ".join(parts)}
-        select c.memory_id, c.arm, {"coalesce(v.cosine, 0)" if with_vector else "0"} as cosine,
-               {"coalesce(t.bm25, 0)" if with_text else "0"} as bm25, 0 as fetched, false as tied
-        from candidates c {_cosine_of_candidate(query) if with_vector else ""} {_BM25_OF_CANDIDATE if with_text else ""}
-        union all
-        {" union all ".join(_end_of_arm(arm) for arm in arms)}
-    """
-
-
-def _end_of_arm(arm: str) -> str:
-    """How much of an arm was fetched, and whether its last row is as near as the last that is a candidate."""
-    return f"""
-        select null, '{arm}', 0, 0, (select count(*) from {arm}_arm),
-               coalesce((select max(distance) from {arm}_arm) = (select max(distance) from {arm}_seen), false)
-    """
-
-
-def _by_id(memory_id: str) -> str:
-    """One memory by its primary key and nothing else.
-
-    `limit 1` keeps the planner from reading a whole table to join a few rows, and from looking a row up by a tag or
-    a category that thousands share, both of which it does while its statistics are older than what was stored.
-    """
-    return f"select * from memories where id = {memory_id} limit 1"
-
-
-_BM25_OF_CANDIDATE = """
-    left join lateral (
-        select -(lexical <#> lexical_weights(%(lexemes)s::text[], %(weights)s::float8[])) as bm25
-        from memory_terms where memory_id = c.memory_id limit 1
-    ) t on true
-"""
-
-
-def _cosine_of_candidate(query: Query) -> str:
-    return f"""
-        left join lateral (
-            select 1 - {_distance(query, "embedding")} as cosine
-            from memory_vectors where memory_id = c.memory_id and model_id = %(model)s limit 1
-        ) v on true
-    """
-
-
-def _distance(query: Query, column: str) -> str:
-    dimensions = 0 if query.vector is None else len(query.vector)
-    return f"({column}::halfvec({dimensions}) <=> %(vector)s::halfvec({dimensions}))"
-
-
-def _vector_arm(query: Query, visible: str, *, selective: bool) -> str:
-    # Distances first, over the narrow table alone; only the nearest are joined with what they say.
-    scanned = f"""
-        select memory_id, {_distance(query, "embedding")} as distance
-        from memory_vectors
-        where collection_id = any (%(collections)s) and model_id = %(model)s
-        order by distance limit %(fetch)s
-    """
-    if selective:
-        # Looked up one by one: a planner that knows nothing yet of a table just filled joins it row by row with itself.
-        scanned = f"""
-            select v.memory_id, v.distance
-            from allowed cross join lateral (
-                select memory_id, {_distance(query, "embedding")} as distance
-                from memory_vectors where memory_id = allowed.id and model_id = %(model)s limit 1
-            ) v
-            order by v.distance limit %(fetch)s
-        """
-    return f"""
-        vector_arm as materialized (select * from ({scanned}) as near where distance <= %(farthest)s),
-        {_seen("vector", visible)}
-    """
-
-
-def _text_arm(visible: str, *, selective: bool) -> str:
-    allowed = "(select array_agg(id) from allowed)" if selective else "null::uuid[]"
-    return f"""
-        text_arm as materialized (
-            select memory_id, -bm25 as distance from search_terms(%(wanted)s::tsquery,
-                lexical_weights(%(lexemes)s::text[], %(weights)s::float8[]), %(collections)s, {allowed}, %(fetch)s)
-        ),
-        {_seen("text", visible)}
-    """
-
-
-def _seen(arm: str, visible: str) -> str:
-    # Among the equally near the same ones must be left out as in the final order.
-    return f"""
-        {arm}_seen as (
-            select a.memory_id, a.distance from {arm}_arm a
-            cross join lateral ({_by_id("a.memory_id")}) m
-            where {visible}
-            order by a.distance, m.importance desc, m.created_at desc, a.memory_id desc
-            limit %(depth)s
-        )
-    """

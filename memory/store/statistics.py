@@ -24,12 +24,41 @@ class TermCounts:
     counted_now: dict[UUID, int] = field(default_factory=dict)
 
 
-def query_lexemes(session: Session, query: str) -> list[str]:
-    """What a query looks for: its stemmed lexemes and its exact terms."""
-    stemmed = session.execute(
-        text("select unnest(tsvector_to_array(to_tsvector('english', :query)))"), {"query": lexemes.searchable(query)}
-    )
-    return [*stemmed.scalars(), *lexemes.exact_terms(query)]
+def query_lexemes(session: Session, query: str, *, stop_words: bool = False) -> list[str]:
+    """What a query looks for: its stemmed lexemes, its exact terms and its names.
+
+    `stop_words`: a query of nothing else looks for those; beside other words they say nothing.
+    """
+    row = session.execute(
+        text(
+            f"""
+            select tsvector_to_array(to_tsvector('english', :query)) as stemmed,
+                   array(select '{lexemes.EXACT_PREFIX}' || name from unnest(cast(:names as text[])) as name
+                         where ts_lexize('english_stem', name) not in ('{{}}', array[name])) as names,
+                   array(select '{lexemes.EXACT_PREFIX}' || lexeme from unnest(to_tsvector('simple', :query))
+                         where ts_lexize('english_stem', lexeme) = '{{}}') as stop_words
+            """
+        ),
+        {"query": lexemes.searchable(query), "names": lexemes.wanted_names(query)},
+    ).one()
+    found = [*row.stemmed, *row.names, *lexemes.exact_terms(query), *lexemes.wanted_character_terms(query)]
+    return found if found or not stop_words else list(row.stop_words)
+
+
+def phrase_lexemes(session: Session, phrase: str) -> list[str]:
+    """What a memory holds in which the phrase stands: all of its words, also those that say nothing."""
+    row = session.execute(
+        text(
+            f"""
+            select tsvector_to_array(to_tsvector('english', :phrase)) as stemmed,
+                   array(select '{lexemes.EXACT_PREFIX}' || lexeme from unnest(to_tsvector('simple', :phrase))
+                         where ts_lexize('english_stem', lexeme) = '{{}}') as stop_words
+            """
+        ),
+        {"phrase": lexemes.searchable(phrase)},
+    ).one()
+    found = [lexeme for lexeme in row.stemmed if not lexemes.is_unspaced(lexeme)]
+    return [*found, *row.stop_words, *lexemes.wanted_character_terms(phrase)]
 
 
 def count(session: Session, collection_ids: Sequence[UUID], wanted: Sequence[str]) -> TermCounts:

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from pgvector.sqlalchemy import HALFVEC, SPARSEVEC
-from sqlalchemy import BigInteger, DateTime, Double, LargeBinary, MetaData
+from sqlalchemy import BigInteger, DateTime, Double, LargeBinary, MetaData, SmallInteger
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlmodel import Field, SQLModel
 
@@ -49,6 +49,19 @@ class KeyRow(PlatformTable, table=True):
     expires_at: datetime | None = Field(sa_type=Time)
     last_used_at: datetime | None = Field(sa_type=Time)
     revoked_at: datetime | None = Field(sa_type=Time)
+
+
+class GrantRow(PlatformTable, table=True):
+    """One agent's rights in a collection; a collection with any grant is restricted."""
+
+    __tablename__ = "grants"
+
+    tenant_id: UUID = Field(primary_key=True)
+    collection_id: UUID = Field(primary_key=True)
+    key_id: UUID = Field(primary_key=True)
+    can_read: bool
+    can_write: bool
+    created_at: datetime = Field(sa_type=Time)
 
 
 class EmbeddingModelRow(TenantTable, table=True):
@@ -221,3 +234,97 @@ class MemoryFileRow(TenantTable, table=True):
     memory_id: UUID = Field(primary_key=True)
     file_id: UUID = Field(primary_key=True)
     position: int
+
+
+class CollectionVersionRow(TenantTable, table=True):
+    """A part of a collection's version, which every committed change raises."""
+
+    __tablename__ = "collection_versions"
+
+    tenant_id: UUID = Field(primary_key=True)
+    collection_id: UUID = Field(primary_key=True)
+    shard: int = Field(primary_key=True, sa_type=SmallInteger)
+    version: int = Field(sa_type=BigInteger)
+
+
+class AuditRow(TenantTable, table=True):
+    """Who changed what, and when; never what it says."""
+
+    __tablename__ = "audit"
+
+    tenant_id: UUID = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)
+    created_at: datetime = Field(sa_type=Time)
+    actor_id: UUID | None
+    actor_label: str | None
+    action: str
+    resource: str
+    ip_hash: str | None
+
+
+class CurationRunRow(TenantTable, table=True):
+    """One dedup or archive-stale that changes things."""
+
+    __tablename__ = "curation_runs"
+
+    tenant_id: UUID = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)
+    kind: str
+    state: str
+    collection_id: UUID | None
+    collection: str
+    threshold: float | None = Field(sa_type=Double)
+    older_than_days: int | None
+    stale_before: datetime | None = Field(sa_type=Time)
+    scanned: int
+    scheduled: bool
+    error: str | None
+    created_by: UUID | None
+    created_by_label: str | None
+    ip_hash: str | None
+    created_at: datetime = Field(sa_type=Time)
+    touched_at: datetime = Field(sa_type=Time)
+    ended_at: datetime | None = Field(sa_type=Time)
+
+
+class CurationItemRow(TenantTable, table=True):
+    """One memory that a run deletes, archives or leaves after all."""
+
+    __tablename__ = "curation_items"
+
+    tenant_id: UUID = Field(primary_key=True)
+    run_id: UUID = Field(primary_key=True)
+    memory_id: UUID = Field(primary_key=True)
+    keeper_id: UUID | None
+    similarity: float | None = Field(sa_type=Double)
+    state: str
+
+
+class CurationPolicyRow(TenantTable, table=True):
+    """What is done to a collection by itself; null is off."""
+
+    __tablename__ = "curation_policies"
+
+    tenant_id: UUID = Field(primary_key=True)
+    collection_id: UUID = Field(primary_key=True)
+    dedup_threshold: float | None = Field(sa_type=Double)
+    stale_days: int | None
+    interval_hours: int | None
+    next_run_at: datetime | None = Field(sa_type=Time)
+
+
+class IdempotentRequestRow(TenantTable, table=True):
+    """A request that brought an `Idempotency-Key` and was carried out, and what it was answered, sealed."""
+
+    __tablename__ = "idempotent_requests"
+
+    tenant_id: UUID = Field(primary_key=True)
+    key_id: UUID = Field(primary_key=True)
+    path: str = Field(primary_key=True)
+    token: bytes = Field(primary_key=True, sa_type=LargeBinary)
+    body: bytes = Field(sa_type=LargeBinary)
+    attempt: UUID
+    resource: str | None
+    status: int | None = Field(sa_type=SmallInteger)
+    answer: bytes | None = Field(sa_type=LargeBinary)
+    created_at: datetime = Field(sa_type=Time)

@@ -23,6 +23,9 @@ class NoTemporal:
     async def start_drop(self, tenant_id: str, batch_id: str) -> bool:
         return False
 
+    async def start_curation(self, kind: str, tenant_id: str, run_id: str) -> bool:
+        return False
+
 
 @pytest.fixture(scope="session")
 def client(app: FastAPI) -> Iterator[TestClient]:

@@ -55,7 +55,7 @@ class SlowEmbedder(Embedder):
 def test_sixty_slow_calls_keep_nobody_else_waiting(settings: Settings, services: Services, tenant: Tenant) -> None:
     embedder = SlowEmbedder(services.embedder)
     embedding = Embedding(services.database, embedder)
-    searching = Search(services.database, embedding, services.objects, services.statistics)
+    searching = Search(services.database, services.grants, embedding, services.objects, services.statistics)
     slow = replace(services, search=searching)
 
     def search(client: TestClient) -> int:

@@ -196,7 +196,7 @@ def test_beside_too_many_who_wait_nobody_waits(
     live: TestClient, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = threading.BoundedSemaphore(1)
-    monkeypatch.setattr("api.drop._waiting", full)
+    monkeypatch.setattr("api.waiting._waiting", full)
     assert live.post(DROP, headers=tenant.headers, files=[BEES]).status_code == 201
 
     full.acquire()
@@ -253,7 +253,7 @@ def test_the_worker_has_the_sweep_on_a_schedule(live: TestClient, temporal: str)
         described = await handle.describe()
         return described.schedule.spec.intervals[0].every, described.schedule.state.paused
 
-    assert asyncio.run(ask()) == (worker.SWEEP_EVERY, False)
+    assert asyncio.run(ask()) == (worker.SCHEDULES[SCHEDULE_ID][1], False)
 
 
 def test_only_ids_and_words_travel_through_temporal(live: TestClient, tenant: Tenant, temporal: str) -> None:

@@ -65,6 +65,7 @@ def test_everything_that_is_sent_comes_back(client: TestClient, tenant: Tenant) 
         "source": "sdk",
         "metadata": {"nested": {"list": [1, 2.5, None, True, "ü"]}, "": "empty key", "back\\u0000slash": "\\u0000"},
         "container_tag": "user 7",
+        "external_id": "crm/17 ü",
         "sequence": "thread-1",
         "position": 12,
         "expires_at": "2999-01-01T12:00:00+02:00",
@@ -108,6 +109,9 @@ def test_nul_characters_are_dropped_from_text(client: TestClient, tenant: Tenant
         ({"text": "a", "metadata": {"\x00": "a"}}, "metadata"),
         ({"text": "a", "container_tag": "x" * 129}, "container_tag"),
         ({"text": "a", "container_tag": ""}, "container_tag"),
+        ({"text": "a", "external_id": ""}, "external_id"),
+        ({"text": "a", "external_id": "x" * 257}, "external_id"),
+        ({"text": "a", "external_id": 7}, "external_id"),
         ({"text": "a", "position": 2**31}, "position"),
         ({"text": "a", "position": 1.5}, "position"),
         ({"text": "a", "expires_at": "tomorrow"}, "expires_at"),
@@ -356,8 +360,8 @@ def test_bulk_answers_in_input_order(client: TestClient, tenant: Tenant) -> None
 
     assert answer.status_code == 201
     made = answer.json()
-    assert made.keys() == {"created", "ids", "memories"}
-    assert made["created"] == 100
+    assert made.keys() == {"created", "updated", "ids", "memories"}
+    assert (made["created"], made["updated"]) == (100, 0)
     assert [memory["text"] for memory in made["memories"]] == texts
     assert [memory["id"] for memory in made["memories"]] == made["ids"]
 

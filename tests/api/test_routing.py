@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from api import errors
+from api import errors, limits
 from api.routing import router
 from memory.services import Services
 from tests.api.conftest import Tenant
@@ -138,6 +138,7 @@ def test_a_route_that_forgets_to_ask_is_closed_all_the_same(services: Services) 
     app = FastAPI(exception_handlers=errors.HANDLERS)
     app.include_router(careless)
     app.state.services = services
+    app.state.limiter = limits.limiter(services.settings)
 
     answer = TestClient(app).get("/v1/memory/secrets")
 

@@ -123,3 +123,16 @@ def test_out_of_range_is_422_and_names_the_field(
 
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(f"{field}: ")
+
+
+def test_a_repeated_question_comes_from_the_cache_until_something_changes(client: TestClient, filled: Tenant) -> None:
+    first = _search(client, filled, query="tea")
+    second = _search(client, filled, query=" tea ", limit=5)
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert second["query_embedding_ms"] == 0
+    assert second["results"] == first["results"]
+    path = "/v1/memory/collections/people/memories"
+    assert client.post(path, headers=filled.headers, json={"text": "tea, again"}).status_code == 201
+    third = _search(client, filled, query="tea")
+    assert third["cached"] is False
+    assert "tea, again" in _texts(third)

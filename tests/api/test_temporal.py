@@ -28,6 +28,7 @@ def test_a_server_that_never_answers_is_not_waited_for() -> None:
         client = WorkflowClient(f"127.0.0.1:{silent.getsockname()[1]}", "default")
 
         assert asyncio.run(client.start_drop(str(uuid4()), str(uuid4()))) is False
+        assert asyncio.run(client.start_curation("dedup", str(uuid4()), str(uuid4()))) is False
 
 
 def test_a_server_that_comes_back_is_used(tmp_path: Path) -> None:

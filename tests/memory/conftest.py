@@ -1,19 +1,27 @@
 """The rules on a real Postgres, shared by the tests below; each has tenants of its own, or a database of its own."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 
+from memory.adapters.local_cache import LocalCache
+from memory.adapters.redis_cache import RedisCache
 from memory.embedding import Embedding
+from memory.fates import Fates
 from memory.memories import Memories
+from memory.ports import Cache
 from memory.search import Search
 from memory.services import Services
 from memory.settings import Settings
 from tests.conftest import Tenant as Tenant
 from tests.fakes import WordEmbedder
+from tests.memory.processes import Processes, two_processes
+from tests.redis_server import redis_server
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -30,9 +38,24 @@ def house(services: Services, words: WordEmbedder) -> Services:
     return dataclasses.replace(
         services,
         embedder=words,
-        memories=Memories(services.database, embedding, services.objects, services.statistics),
-        search=Search(services.database, embedding, services.objects, services.statistics),
+        memories=Memories(services.database, services.grants, embedding, services.objects, services.statistics),
+        fates=Fates(services.database, services.grants, embedding, services.objects, services.statistics),
+        search=Search(services.database, services.grants, embedding, services.objects, services.statistics),
     )
+
+
+@pytest.fixture(scope="session", params=["in the process", "Redis"])
+def processes(
+    request: pytest.FixtureRequest, house: Services, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Processes]:
+    """Two processes that search, each with a cache of its own or both with one Redis."""
+    with ExitStack() as stack:
+        make: Callable[[], Cache] = LocalCache
+        if request.param == "Redis":
+            server = stack.enter_context(redis_server(tmp_path_factory.mktemp("redis")))
+            # A busy machine is no outage.
+            make = partial(RedisCache, server.url, wait_seconds=30)
+        yield stack.enter_context(two_processes(house, settings, make))
 
 
 @pytest.fixture

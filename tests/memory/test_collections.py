@@ -236,7 +236,7 @@ def test_an_object_store_that_is_down_stops_no_deletion(house: Services, tenant:
     file_id, key = _file(house, tenant, as_owner)
     _chunks(house, tenant, "notes", 1, file_id)
     stuck: ObjectStore = _Stuck(house.objects)  # type: ignore[assignment]  # stands in by __getattr__
-    Collections(house.database, stuck).delete(tenant.caller, "notes")
+    Collections(house.database, house.grants, stuck).delete(tenant.caller, "notes")
     assert _names(house, tenant) == []
     house.objects.delete([key])
 

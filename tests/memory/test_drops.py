@@ -18,7 +18,6 @@ from memory.ports import Block, Document, FileReader
 from memory.schemas import BatchFile, BatchProgress, Caller, CollectionCreate, DropOptions, MemoryFilter, SearchRequest
 from memory.services import Services
 from memory.store import drops as store
-from memory.store.database import Database
 from tests.fakes import WordEmbedder
 from tests.memory.conftest import Connection, Tenant
 
@@ -51,7 +50,7 @@ def make(services: Services) -> Callable[[FileReader], Drops]:
 
     def made(reader: FileReader) -> Drops:
         embedding = Embedding(services.database, WordEmbedder())
-        return Drops(services.database, embedding, services.objects, services.statistics, reader)
+        return Drops(services.database, services.grants, embedding, services.objects, services.statistics, reader)
 
     return made
 
@@ -60,7 +59,7 @@ def make(services: Services) -> Callable[[FileReader], Drops]:
 def drops(services: Services, reader: GuardedReader) -> Drops:
     """The real ones."""
     embedding = Embedding(services.database, services.embedder)
-    return Drops(services.database, embedding, services.objects, services.statistics, reader)
+    return Drops(services.database, services.grants, embedding, services.objects, services.statistics, reader)
 
 
 def incoming(name: str, content: bytes = BEES, content_type: str | None = None) -> IncomingFile:
@@ -192,12 +191,12 @@ def test_a_drop_of_which_nothing_is_taken_is_complete_and_makes_no_collection(
 
 
 def test_originals_of_a_failed_transaction_do_not_stay(
-    services: Services, reader: GuardedReader, tenant: Tenant
+    drops: Drops, services: Services, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nowhere = Database("postgresql://nobody@127.0.0.1:1/none")
-    drops = Drops(
-        nowhere, Embedding(services.database, services.embedder), services.objects, services.statistics, reader
-    )
+    def gone(*_: object, **__: object) -> None:
+        raise Unavailable("the database does not answer")
+
+    monkeypatch.setattr("memory.store.drops.insert_batch", gone)
 
     with pytest.raises(Unavailable):
         drops.open(tenant.caller, "garden", [incoming("a.txt"), incoming("b.txt")], DropOptions())
@@ -327,6 +326,7 @@ def test_while_the_embedder_is_down_a_file_waits(services: Services, tenant: Ten
     words = WordEmbedder()
     drops = Drops(
         services.database,
+        services.grants,
         Embedding(services.database, words),
         services.objects,
         services.statistics,
@@ -371,6 +371,7 @@ def test_a_collection_deleted_while_its_file_is_embedded_is_noticed(services: Se
     words = WordEmbedder()
     drops = Drops(
         services.database,
+        services.grants,
         Embedding(services.database, words),
         services.objects,
         services.statistics,

@@ -11,6 +11,7 @@ import pytest
 
 from memory.embedding import Embedding
 from memory.errors import AppError, NotFound, Unavailable
+from memory.grants import Grants
 from memory.memories import Memories
 from memory.schemas import Caller, Memory, MemoryCreate, MemoryFilter, MemoryPatch, SearchRequest
 from memory.search import Search
@@ -275,9 +276,9 @@ def narrow(database: DatabaseUrls, house: Services, monkeypatch: pytest.MonkeyPa
         **{
             **vars(house),
             "database": only,
-            "accounts": type(house.accounts)(only),
-            "memories": Memories(only, embedding, house.objects, statistics),
-            "search": Search(only, embedding, house.objects, statistics),
+            "accounts": type(house.accounts)(only, house.key_use, b"salt"),
+            "memories": Memories(only, Grants(only), embedding, house.objects, statistics),
+            "search": Search(only, Grants(only), embedding, house.objects, statistics),
         }
     )
     only.close()

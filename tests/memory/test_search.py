@@ -11,7 +11,7 @@ import pytest
 from memory.errors import Unavailable
 from memory.schemas import Caller, Memory, MemoryCreate, SearchHit, SearchRequest
 from memory.services import Services
-from memory.store import search as store
+from memory.store import allowed
 from tests.fakes import WordEmbedder
 from tests.memory.conftest import Connection, Tenant
 
@@ -141,12 +141,11 @@ def test_a_query_of_any_kind_is_answered(house: Services, tenant: Tenant, query:
     assert query.strip() in _texts(house, tenant.caller, query)
 
 
-def test_stop_words_alone_search_by_meaning(house: Services, tenant: Tenant) -> None:
+def test_stop_words_alone_are_looked_for_as_they_stand(house: Services, tenant: Tenant) -> None:
     _remember(house, tenant.caller, "the who", "green tea")
     [hit] = _hits(house, tenant.caller, "the")
-    assert (hit.text, hit.text_score) == ("the who", 0)
-    assert hit.score == pytest.approx((hit.vector_score or 0) / 1.7)
-    assert _hits(house, tenant.caller, "the", mode="text") == []
+    assert (hit.text, hit.text_score) == ("the who", 1)
+    assert _texts(house, tenant.caller, "the", mode="text") == ["the who"]
 
 
 def test_the_longest_query_finds_its_own_memory(house: Services, tenant: Tenant) -> None:
@@ -194,7 +193,7 @@ def test_only_what_is_true_now_is_found(house: Services, tenant: Tenant, as_owne
 def test_filters_hold_in_both_arms(
     house: Services, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, mode: str, selective: int
 ) -> None:
-    monkeypatch.setattr(store, "_SELECTIVE", selective)
+    monkeypatch.setattr(allowed, "FEW", selective)
     values: list[dict[str, Any]] = [
         {"category": "a", "container_tag": "t", "metadata": {"n": 1, "o": {"p": [1, 2]}, "s": "'"}},
         {"category": "a", "container_tag": "u", "metadata": {"n": 1}},
@@ -272,7 +271,7 @@ def test_one_behind_thousands_that_are_not_shown_is_found(
     wanted: dict[str, Any],
     selective: int,
 ) -> None:
-    monkeypatch.setattr(store, "_SELECTIVE", selective)
+    monkeypatch.setattr(allowed, "FEW", selective)
     as_owner.execute(
         "update memories set archived = false, expires_at = null, is_latest = true, container_tag = null, "
         "category = 'other', metadata = '{}' where tenant_id = %s",
@@ -293,7 +292,7 @@ def test_one_behind_thousands_that_are_not_shown_is_found(
 def test_of_thousands_that_are_equally_near_importance_then_age_then_id_decide(
     house: Services, crowd: Caller, as_owner: Connection, monkeypatch: pytest.MonkeyPatch, mode: str, selective: int
 ) -> None:
-    monkeypatch.setattr(store, "_SELECTIVE", selective)
+    monkeypatch.setattr(allowed, "FEW", selective)
     as_owner.execute(
         "update memories set archived = false, expires_at = null, is_latest = true, container_tag = 't', "
         "importance = 0.5, created_at = '2026-01-01', pinned = false where tenant_id = %s and text = 'red apple'",

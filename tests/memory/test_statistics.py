@@ -61,9 +61,8 @@ def _fill(as_owner: Connection, tenant: Tenant, collection_id: UUID, count: int,
             returning id, text
         )
         insert into memory_terms (tenant_id, memory_id, collection_id, tsv, lexical)
-        select %(tenant)s, id, %(collection)s, to_tsvector('english', text),
-               bm25_weights(to_tsvector('english', text), '{}', 0.5)
-        from made
+        select %(tenant)s, id, %(collection)s, terms.tsv, terms.lexical
+        from made, terms_of(text, '{}', 0.5, '{}', 0.5) as terms
         """,
         values,
     )
@@ -329,7 +328,9 @@ def test_ranking_right_after_a_bulk_is_sane(
     # From here on nothing is refreshed: the statistics know neither the new words nor how many they are.
     background.close()
     _fill(as_owner, tenant, notes, 300, "fresh words")
-    memories = Memories(house.database, Embedding(house.database, house.embedder), house.objects, background)
+    memories = Memories(
+        house.database, house.grants, Embedding(house.database, house.embedder), house.objects, background
+    )
     memories.create(tenant.caller, "notes", MemoryCreate(text="a fresh kumquat and its words"))
 
     def best(query: str) -> list[str]:
@@ -345,6 +346,6 @@ def test_a_large_collection_that_nobody_counted_is_counted_once_it_is_searched(
     house: Services, tenant: Tenant, background: Statistics, notes: UUID, as_owner: Connection
 ) -> None:
     _fill(as_owner, tenant, notes, _LARGE)
-    search = Search(house.database, Embedding(house.database, house.embedder), house.objects, background)
+    search = Search(house.database, house.grants, Embedding(house.database, house.embedder), house.objects, background)
     assert len(search.search(tenant.caller, None, SearchRequest(query="common", mode="text")).results) == 5
     _until(lambda: _kept(as_owner, notes) is not None)

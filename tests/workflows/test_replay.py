@@ -31,7 +31,13 @@ def test_every_workflow_has_a_history() -> None:
 
 @pytest.mark.parametrize(
     ("name", "was", "is_now"),
-    [("drop-1.json", '"store_files"', '"keep_files"'), ("sweep-1.json", '"drop-', '"batch-')],
+    [
+        ("drop-1.json", '"store_files"', '"keep_files"'),
+        ("sweep-1.json", '"drop-', '"batch-'),
+        ("dedup-1.json", '"merge_clusters"', '"merge"'),
+        ("archive-stale-1.json", '"give_up_run"', '"give_up"'),
+        ("curation-1.json", '"archive-stale-', '"stale-'),
+    ],
 )
 def test_another_order_of_steps_is_noticed(name: str, was: str, is_now: str) -> None:
     (text,) = [path.read_text() for path in HISTORIES if path.name == name]

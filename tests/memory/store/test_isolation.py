@@ -34,6 +34,7 @@ class Rows:
     memory_id: UUID
     batch_id: UUID
     file_id: UUID
+    run_id: UUID
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +54,19 @@ def _filled(house: Services, settings: Settings, name: str) -> Rows:
     # Stopped, or the background would forget the statistics of so small a collection.
     statistics = Statistics(house.database)
     statistics.close()
-    memories = Memories(house.database, Embedding(house.database, house.embedder), house.objects, statistics)
+    memories = Memories(
+        house.database, house.grants, Embedding(house.database, house.embedder), house.objects, statistics
+    )
     memory = memories.create(caller, name, MemoryCreate(text=f"A {_SECRET} tree", metadata={"secret": _SECRET}))
     memories.patch(caller, name, memory.id, MemoryPatch(text=f"A {_SECRET} tree, {memory.id}"))
-    rows = Rows(made.tenant_id, name, collection_id, memory.id, uuid4(), uuid4())
+    rows = Rows(made.tenant_id, name, collection_id, memory.id, uuid4(), uuid4(), uuid4())
     assert settings.database_owner_url is not None
     with psycopg.connect(settings.database_owner_url.get_secret_value()) as owner:
         for statement in (
             "update memories set external_id = %(name)s where id = %(memory_id)s",
+            "insert into memories (tenant_id, id, collection_id, text, importance, category, source, valid_from, "
+            "created_at, updated_at, expires_at) "
+            "values (%(tenant_id)s, %(file_id)s, %(collection_id)s, '', 0, '', '', now(), now(), now(), now())",
             "insert into collection_statistics values (%(tenant_id)s, %(collection_id)s, 1, 1, now())",
             "insert into collection_terms values (%(tenant_id)s, %(collection_id)s, %(name)s, 1)",
             "insert into batches (tenant_id, id, collection_id, collection, category, importance, source, touched_at) "
@@ -68,6 +74,15 @@ def _filled(house: Services, settings: Settings, name: str) -> Rows:
             "insert into files (tenant_id, id, batch_id, filename, content_type, size, sha256, key, status) "
             "values (%(tenant_id)s, %(file_id)s, %(batch_id)s, %(name)s, 'text/plain', 1, '\\x00', 'k', 'done')",
             "insert into memory_files values (%(tenant_id)s, %(memory_id)s, %(file_id)s, 0)",
+            "insert into curation_runs (tenant_id, id, kind, state, collection_id, collection, scheduled, touched_at) "
+            "values (%(tenant_id)s, %(run_id)s, 'dedup', 'queued', %(collection_id)s, '', true, "
+            "now() - interval '1 day')",
+            "insert into curation_items values (%(tenant_id)s, %(run_id)s, %(memory_id)s, null, 1, 'pending')",
+            "insert into curation_policies values (%(tenant_id)s, %(collection_id)s, 0.9, 9, 9, now())",
+            "insert into idempotent_requests (tenant_id, key_id, path, token, body, attempt) "
+            "values (%(tenant_id)s, %(memory_id)s, '/', '\\x00', '\\x00', %(memory_id)s)",
+            "insert into grants select tenant_id, %(collection_id)s, id, true, true from keys "
+            "where tenant_id = %(tenant_id)s",
         ):
             owner.execute(statement, asdict(rows))
     return rows
@@ -89,6 +104,7 @@ _FUNCTIONS = {
     "search_terms, all": f"select memory_id from search_terms({_QUERY}, {_WEIGHTS}, %(collections)s, null, 10)",
     "count_terms": f"select 1 from count_terms(array[{_QUERY}], %(collections)s) where documents > 0",
     "find_by_metadata": "select memory_id from find_by_metadata(%(collections)s, %(contained)s, 10)",
+    "find_by_terms": f"select memory_id from find_by_terms(%(collections)s, {_QUERY}, 10)",
 }
 
 
@@ -184,6 +200,9 @@ _ATTACHED = {
     "term to collection": ("collection_terms", "collection_id", None),
     "batch to collection": ("batches", "collection_id", "id"),
     "file to batch": ("files", "batch_id", "id"),
+    "run to collection": ("curation_runs", "collection_id", "id"),
+    "item to run": ("curation_items", "run_id", None),
+    "policy to collection": ("curation_policies", "collection_id", None),
     "carried file to memory": ("memory_files", "memory_id", None),
     "memory to carried file": ("memory_files", "file_id", None),
 }
@@ -227,13 +246,25 @@ def test_their_ids_are_free_for_me(
 def test_their_names_and_external_ids_are_free_for_me(mine: Rows, theirs: Rows, as_me: Connection) -> None:
     with as_me.transaction(force_rollback=True):
         assert as_me.execute("update collections set name = %s", (theirs.name,)).rowcount == 1
-        assert as_me.execute("update memories set external_id = %s", (theirs.name,)).rowcount == 1
+        assert (
+            as_me.execute("update memories set external_id = %s where id = %s", (theirs.name, mine.memory_id)).rowcount
+            == 1
+        )
 
 
 def test_what_answers_across_tenants_tells_no_content(theirs: Rows, as_app: Connection, as_owner: Connection) -> None:
     stalled = as_app.execute("select * from stalled_batches(now(), 1000000)").fetchall()
     assert (theirs.tenant_id, theirs.batch_id) in stalled
     assert {type(value) for row in stalled for value in row} == {UUID}
+    expired = as_app.execute("select * from tenants_with_expired(1000000)").fetchall()
+    assert (theirs.tenant_id,) in expired
+    assert {tuple(map(type, row)) for row in expired} == {(UUID,)}
+    runs = as_app.execute("select * from stalled_curation(now(), 1000000)").fetchall()
+    assert (theirs.tenant_id, theirs.run_id, "dedup") in runs
+    assert {tuple(map(type, row)) for row in runs} == {(UUID, UUID, str)}
+    due = as_app.execute("select * from due_curation(now(), 1000000)").fetchall()
+    assert (theirs.tenant_id, theirs.collection_id) in due
+    assert {tuple(map(type, row)) for row in due} == {(UUID, UUID)}
     key = as_owner.execute("select hash from keys where tenant_id = %s and is_main", (theirs.tenant_id,)).fetchone()
     assert key is not None
     columns = as_app.execute("select * from find_key(%s)", key).description
@@ -245,6 +276,7 @@ def test_what_answers_across_tenants_tells_no_content(theirs: Rows, as_app: Conn
         "read_only",
         "is_main",
         "tenant_is_admin",
+        "has_grants",
     ]
     for guess in (b"", b"\x00" * 32, key[0][:31], key[0] + b"\x00"):
         assert as_app.execute("select * from find_key(%s)", (guess,)).fetchall() == []

@@ -37,7 +37,7 @@ def test_exact_terms_are_codes_and_joined_words(text: str, terms: list[str]) -> 
 @pytest.mark.parametrize(
     ("text", "read"),
     [
-        ("OPS-12226", "OPS 12226"),
+        ("OPS-12226", "ops 12226"),
         ("1-2-3", "1 2 3"),
         ("it is -5 there", "it is -5 there"),
         ("well-known", "well-known"),

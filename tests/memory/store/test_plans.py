@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event, text
 
 from memory.schemas import MemoryFilter
-from memory.store import collections, drops, files, memories, search, statistics
+from memory.store import allowed, collections, drops, files, memories, search, statistics
 from memory.store.database import Database, Session
 from memory.store.search import Filters, Query
 from ops.postgres import DATABASE, OWNER, EmbeddedPostgres
@@ -109,9 +109,8 @@ def _fill(owner: Connection, tenant_id: UUID, collection_id: UUID, count: int) -
             from made
         )
         insert into memory_terms (tenant_id, memory_id, collection_id, tsv, lexical)
-        select %(tenant)s, id, %(collection)s, to_tsvector('english', text),
-               bm25_weights(to_tsvector('english', text), '{}', 0.5)
-        from made
+        select %(tenant)s, id, %(collection)s, terms.tsv, terms.lexical
+        from made, terms_of(text, '{}', 0.5, '{}', 0.5) as terms
         """,
         values,
     )
@@ -154,6 +153,7 @@ def _look(large: Large, *lexemes: str, vector: bool = False, collections: int = 
     """How many candidates there are, and what was read for them."""
     query = _query(large, *lexemes, vector=vector, collections=collections, **filters)
     with large.database.transaction(large.tenant_id) as session, _watched(session) as reads:
+        search.prepare(session)
         found = search.candidates(session, query)
     return len(found), reads
 
@@ -260,9 +260,10 @@ def _steps(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_search_looks_at_each_row_a_few_times(
     large: Large, monkeypatch: pytest.MonkeyPatch, filters: dict[str, Any], selective: int
 ) -> None:
-    monkeypatch.setattr(search, "_SELECTIVE", selective)
+    monkeypatch.setattr(allowed, "FEW", selective)
     query = _query(large, "common", vector=True, **filters)
     with large.database.transaction(large.tenant_id) as session:
+        search.prepare(session)
         looked_at = _looked_at(large.database, session, lambda: search.candidates(session, query))
     assert looked_at < 30 * _EACH
 

@@ -203,9 +203,14 @@ def test_functions_that_run_as_somebody_else_are_pinned_and_closed(as_owner: Con
         "search_terms": "search_reader",
         "count_terms": "search_reader",
         "find_by_metadata": "search_reader",
+        "find_by_terms": "search_reader",
         # These answer across tenants, with ids alone, and read what search may not.
         "find_key": OWNER,
         "stalled_batches": OWNER,
+        "stalled_curation": OWNER,
+        "due_curation": OWNER,
+        "tenants_with_expired": OWNER,
+        "forget_idempotent_requests": OWNER,
     }
     for name, (_owner, settings, callers) in functions.items():
         assert "search_path=public, pg_temp" in settings, name

@@ -1,0 +1,132 @@
+"""Ranking: what the scores of both arms and of the neighbours make of a candidate. Numbers only, no database."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+from uuid import UUID
+
+from memory.schemas import Explanation
+from memory.store.neighbours import Neighbour, Scores
+from memory.store.search import Candidate
+from memory.store.statistics import TermCounts
+
+# Scores are fused, not ranks: rank fusion throws away how good each arm is.
+TEXT_SHARE = 0.7
+# What a memory gains of the fused score of each neighbour one step and two steps away: the answer often stands in the
+# message after the one that holds the words.
+NEIGHBOUR_SHARES = (0.2, 0.1)
+# So many memories are enough to choose from; the words that are left out are those that most of them hold.
+_ENOUGH = 5_000
+
+Mode = Literal["hybrid", "vector", "text"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A candidate with its scores; `neighbour` is what its neighbours add to `fused`."""
+
+    memory_id: UUID
+    fused: float
+    cosine: float
+    bm25: float
+    text: float
+    vector_rank: int | None
+    text_rank: int | None
+    neighbour: float = field(default=0.0)
+
+    @property
+    def score(self) -> float:
+        """What decides the order, not clamped."""
+        return self.fused + self.neighbour
+
+
+def weights(counts: TermCounts) -> dict[str, float]:
+    """Inverse document frequency of each lexeme of the query; one that no statistics know is as rare as can be."""
+    return {
+        lexeme: math.log(1 + (max(counts.documents - holding, 0) + 0.5) / (holding + 0.5))
+        for lexeme, holding in counts.holding.items()
+    }
+
+
+def rarest(counts: TermCounts) -> list[str]:
+    """The lexemes that are enough to find by, rarest first: until some 5,000 memories hold one of them."""
+    found: list[str] = []
+    holding = 0.0
+    for lexeme in sorted(counts.holding, key=lambda lexeme: counts.holding[lexeme]):
+        if holding >= _ENOUGH:
+            break
+        found.append(lexeme)
+        holding += counts.holding[lexeme]
+    return found
+
+
+def ranked(candidates: Sequence[Candidate], mode: Mode) -> list[Scored]:
+    """Each by its own merit, best first."""
+    best = max((candidate.bm25 for candidate in candidates), default=0.0)
+    result = []
+    for candidate in candidates:
+        text = share_of_best(candidate.bm25, best)
+        result.append(
+            Scored(
+                candidate.memory_id,
+                {"hybrid": fused(candidate.cosine, text), "text": text, "vector": candidate.cosine}[mode],
+                candidate.cosine,
+                candidate.bm25,
+                text,
+                candidate.vector_rank,
+                candidate.text_rank,
+            )
+        )
+    return best_first(result)
+
+
+def with_neighbours(
+    hits: Sequence[Scored], neighbours: Sequence[Neighbour], strangers: Mapping[UUID, Scores]
+) -> list[Scored]:
+    """With what neighbours add, best first. `strangers`: the scores of neighbours that are no candidates."""
+    best = max((hit.bm25 for hit in hits), default=0.0)
+    own = {hit.memory_id: hit.fused for hit in hits}
+    own |= {
+        memory_id: fused(scores.cosine, share_of_best(scores.bm25, best)) for memory_id, scores in strangers.items()
+    }
+    gains: dict[UUID, list[float]] = {}
+    for neighbour in neighbours:
+        share = NEIGHBOUR_SHARES[abs(neighbour.step) - 1]
+        gains.setdefault(neighbour.of, []).append(share * own[neighbour.memory_id])
+    # In whatever order they come, the sum is the same to the last digit: ties stay ties.
+    return best_first([replace(hit, neighbour=math.fsum(gains.get(hit.memory_id, ()))) for hit in hits])
+
+
+def fused(cosine: float, text: float) -> float:
+    return (cosine + TEXT_SHARE * text) / (1 + TEXT_SHARE)
+
+
+def share_of_best(bm25: float, best: float) -> float:
+    return bm25 / best if best > 0 else 0.0
+
+
+def best_first(hits: Sequence[Scored]) -> list[Scored]:
+    return sorted(hits, key=lambda hit: hit.score, reverse=True)
+
+
+def with_ties(hits: Sequence[Scored], limit: int) -> list[Scored]:
+    """The first `limit`, and those that score as much as the last of them."""
+    return [hit for number, hit in enumerate(hits) if number < limit or hit.score == hits[limit - 1].score]
+
+
+def explanation(hit: Scored, mode: Mode) -> Explanation:
+    """How a hit came to its score; an arm that was not asked has nothing to say."""
+    origin: Literal["vector", "text", "both"] = "both"
+    if hit.vector_rank is None or hit.text_rank is None:
+        origin = "text" if hit.vector_rank is None else "vector"
+    return Explanation(
+        origin=origin,
+        cosine=None if mode == "text" else hit.cosine,
+        bm25=None if mode == "vector" else hit.bm25,
+        text_score=None if mode == "vector" else hit.text,
+        neighbour=hit.neighbour,
+        fused=hit.fused,
+        vector_rank=hit.vector_rank,
+        text_rank=hit.text_rank,
+    )

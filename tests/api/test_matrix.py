@@ -1,0 +1,91 @@
+"""Every route by every kind of key, on a restricted collection: who may, who may not; a refusal does nothing."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from memory.agents import GrantWanted, KeyCreate, NewKey
+from memory.drops import IncomingFile
+from memory.schemas import DropOptions, MemoryCreate
+from memory.services import Services
+from tests.api.conftest import Tenant
+from tests.api.routes import GUARDED, ROWS, Outcomes, Route, request_of
+from tests.conftest import Headers
+
+SECRET = "the harbour master keeps the spare key under the anchor"
+REVOKED = "revoked"
+
+
+@dataclass(frozen=True)
+class World:
+    """A restricted collection with a memory and a batch in it, and the headers of every kind of key."""
+
+    keys: dict[str, Headers]
+    names: dict[str, str]
+
+    def holder(self) -> Headers:
+        """Who may see everything in it."""
+        return self.keys["writer"]
+
+
+@pytest.fixture
+def world(services: Services, new_tenant: Callable[..., Tenant]) -> World:
+    tenant, stranger = new_tenant(), new_tenant()
+
+    def key(**wanted: Any) -> NewKey:
+        return services.accounts.create_key(tenant.caller, KeyCreate(**wanted))
+
+    made = {kind: key(label=kind, read_only=kind == "read_only") for kind in (*Outcomes._fields[1:5], REVOKED)}
+    spare = key(label="spare")
+    for kind in ("reader", "writer", "read_only", REVOKED):
+        wanted = GrantWanted(agent_key_id=made[kind].id, can_read=True, can_write=kind != "reader")
+        services.grants.put(tenant.caller, "harbour", wanted)
+    writer = services.accounts.authenticate(made["writer"].api_key)
+    memory = services.memories.create(writer, "harbour", MemoryCreate(text=SECRET))
+    file = IncomingFile("anchor.txt", "text/plain", io.BytesIO(SECRET.encode()))
+    batch = services.drops.open(writer, "harbour", [file], DropOptions())
+    services.accounts.revoke_key(tenant.caller, made[REVOKED].id)
+    keys = {kind: {"Authorization": f"Bearer {new.api_key}"} for kind, new in made.items()}
+    return World(
+        {**keys, "main": tenant.headers, "stranger": stranger.headers},
+        {
+            "memory_id": str(memory.id),
+            "batch_id": str(batch.batch_id),
+            "key_id": str(spare.id),
+            "agent_key_id": str(made["reader"].id),
+        },
+    )
+
+
+@pytest.mark.parametrize("kind", [*Outcomes._fields, REVOKED])
+@pytest.mark.parametrize("route", GUARDED, ids=str)
+def test_every_route_by_every_key(client: TestClient, world: World, route: Route, kind: str) -> None:
+    row = ROWS[route.method, route.path]
+    expected = 401 if kind == REVOKED else getattr(row.outcomes, kind)
+    before = _state(client, world)
+
+    answer = client.request(**request_of(route, **world.names), headers=world.keys[kind])
+
+    assert answer.status_code == expected, answer.text
+    if kind in {"main", "ungranted", "stranger", REVOKED}:
+        assert SECRET not in answer.text
+        assert "anchor.txt" not in answer.text
+    if expected >= 400 or kind == "stranger":
+        assert _state(client, world) == before
+
+
+def _state(client: TestClient, world: World) -> list[Any]:
+    paths = (
+        "/v1/memory/collections",
+        "/v1/memory/collections/harbour/memories",
+        "/v1/memory/collections/harbour/grants",
+        "/v1/memory/agents",
+        f"/v1/memory/ingest/batch/{world.names['batch_id']}",
+    )
+    answers = [client.get(path, headers=world.holder()) for path in paths]
+    assert {answer.status_code for answer in answers} == {200}
+    return [answer.json() for answer in answers]

@@ -1,0 +1,530 @@
+"""Dedup and archive-stale by the rules: what is found, what a run does, and what it leaves alone."""
+
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from memory.agents import GrantWanted
+from memory.curation import OpenedDedup
+from memory.curation_schemas import DedupReport, StaleArchived
+from memory.errors import Forbidden, NotFound, Unavailable
+from memory.schemas import Caller, Memory, MemoryCreate, MemoryFilter, MemoryPatch
+from memory.services import Services
+from memory.settings import Settings
+from tests.memory.conftest import Connection, Tenant
+
+NAME = "garden"
+BEES = "bees dance to tell where flowers are"
+
+
+@pytest.fixture
+def caller(tenant: Tenant) -> Caller:
+    return tenant.caller
+
+
+def store(house: Services, caller: Caller, text: str, collection: str = NAME, **fields: Any) -> Memory:
+    return house.memories.create(caller, collection, MemoryCreate(text=text, **fields))
+
+
+def carry_out(house: Services, caller: Caller, opened: OpenedDedup) -> DedupReport:
+    """Does what the workflow does."""
+    if opened.run_id is not None:
+        while house.curation_runs.merge_clusters(caller.tenant_id, opened.run_id):
+            pass
+    return house.curation.dedup_report(caller, opened)
+
+
+def dedup(house: Services, caller: Caller, threshold: float = 0.95) -> DedupReport:
+    return carry_out(house, caller, house.curation.open_dedup(caller, NAME, threshold))
+
+
+def archive(house: Services, caller: Caller, days: int) -> StaleArchived:
+    opened = house.curation.open_archiving(caller, NAME, days)
+    if opened.run_id is not None:
+        while house.curation_runs.archive_stale(caller.tenant_id, opened.run_id):
+            pass
+    return house.curation.archiving_report(caller, opened)
+
+
+def shape(report: DedupReport) -> dict[UUID, set[UUID]]:
+    return {cluster.keeper.id: {memory.id for memory in cluster.duplicates} for cluster in report.clusters}
+
+
+def listed(house: Services, caller: Caller, collection: str = NAME) -> set[UUID]:
+    page, _ = house.memories.page(caller, collection, MemoryFilter(limit=200))
+    return {memory.id for memory in page}
+
+
+def change(as_owner: Connection, memory_id: UUID, assignment: str) -> None:
+    assert as_owner.execute(f"update memories set {assignment} where id = %s", (memory_id,)).rowcount == 1
+
+
+def audit(as_owner: Connection, caller: Caller, action: str) -> list[tuple[Any, ...]]:
+    return as_owner.execute(
+        "select actor_id, actor_label, resource from audit where tenant_id = %s and action = %s order by created_at",
+        (caller.tenant_id, action),
+    ).fetchall()
+
+
+def version(as_owner: Connection, caller: Caller) -> int:
+    row = as_owner.execute(
+        "select sum(version) from collection_versions where tenant_id = %s", (caller.tenant_id,)
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+# Dedup
+
+
+def test_a_dry_run_shows_the_clusters_and_changes_nothing(
+    house: Services, caller: Caller, as_owner: Connection
+) -> None:
+    keeper = store(house, caller, BEES, importance=0.9)
+    twin = store(house, caller, BEES, importance=0.2)
+    other = store(house, caller, "rain is due on thursday")
+    before = version(as_owner, caller)
+
+    report = house.curation.find_duplicates(caller, NAME, 0.95)
+
+    assert (report.dry_run, report.threshold, report.scanned) == (True, 0.95, 3)
+    assert (report.duplicates, report.deleted) == (1, 0)
+    assert shape(report) == {keeper.id: {twin.id}}
+    assert report.clusters[0].keeper == keeper
+    assert report.clusters[0].duplicates[0].model_dump(exclude={"similarity"}) == twin.model_dump()
+    assert report.clusters[0].duplicates[0].similarity == 1.0
+    assert listed(house, caller) == {keeper.id, twin.id, other.id}
+    assert version(as_owner, caller) == before
+
+
+def test_a_run_deletes_the_duplicates_and_says_so(house: Services, caller: Caller, as_owner: Connection) -> None:
+    keeper = store(house, caller, BEES, importance=0.9)
+    twins = {store(house, caller, BEES, importance=0.2).id for _ in range(2)}
+    other = store(house, caller, "rain is due on thursday")
+    before = version(as_owner, caller)
+
+    report = dedup(house, caller)
+
+    assert (report.dry_run, report.scanned, report.duplicates, report.deleted) == (False, 4, 2, 2)
+    assert shape(report) == {keeper.id: twins}
+    assert listed(house, caller) == {keeper.id, other.id}
+    ((actor, label, resource),) = audit(as_owner, caller, "curation.dedup")
+    assert (actor, label) == (caller.key_id, caller.label)
+    assert resource.startswith(f"2 duplicates of memory {keeper.id} in collection ")
+    assert version(as_owner, caller) == before + 1
+    for table in ("memory_vectors", "memory_terms"):
+        left = as_owner.execute(f"select memory_id from {table} where memory_id = any (%s)", (list(twins),))
+        assert left.fetchall() == []
+
+
+def test_a_second_run_has_nothing_to_do(house: Services, caller: Caller, as_owner: Connection) -> None:
+    for _ in range(3):
+        store(house, caller, BEES)
+    dedup(house, caller)
+
+    opened = house.curation.open_dedup(caller, NAME, 0.95)
+
+    assert opened.run_id is None
+    report = house.curation.dedup_report(caller, opened)
+    assert (report.scanned, report.clusters, report.duplicates, report.deleted) == (1, [], 0, 0)
+    states = as_owner.execute("select state from curation_runs where tenant_id = %s", (caller.tenant_id,)).fetchall()
+    assert states == [("done",), ("done",)]
+
+
+def test_an_unknown_collection_is_empty(house: Services, caller: Caller) -> None:
+    for report in (house.curation.find_duplicates(caller, NAME, 0.5), dedup(house, caller, 0.5)):
+        assert (report.scanned, report.clusters, report.duplicates, report.deleted) == (0, [], 0, 0)
+    assert house.curation.find_stale(caller, NAME, 0).would_archive == 0
+    assert archive(house, caller, 0).archived == 0
+    with pytest.raises(NotFound):
+        house.collections.get(caller, NAME)
+
+
+def test_only_current_memories_take_part(house: Services, caller: Caller, as_owner: Connection) -> None:
+    keeper = store(house, caller, BEES, importance=0.9)
+    apart = [store(house, caller, BEES) for _ in range(3)]
+    for memory, assignment in zip(
+        apart, ("archived = true", "is_latest = false", "expires_at = now() - interval '1 s'"), strict=True
+    ):
+        change(as_owner, memory.id, assignment)
+
+    report = dedup(house, caller)
+
+    assert (report.scanned, report.deleted) == (1, 0)
+    kept = as_owner.execute("select id from memories where tenant_id = %s", (caller.tenant_id,)).fetchall()
+    assert {row[0] for row in kept} == {keeper.id, *(memory.id for memory in apart)}
+
+
+def test_the_newest_500_are_compared_pinned_or_not(house: Services, caller: Caller, as_owner: Connection) -> None:
+    old = store(house, caller, BEES)
+    change(as_owner, old.id, "created_at = now() - interval '9 days'")
+    for number in range(5):
+        house.memories.create_many(
+            caller, NAME, [MemoryCreate(text=f"note{number}x{n} of its own") for n in range(100)]
+        )
+    pinned = store(house, caller, BEES)
+    change(as_owner, pinned.id, "pinned = true")
+
+    report = house.curation.find_duplicates(caller, NAME, 0.99)
+
+    assert (report.scanned, report.clusters) == (500, [])
+    change(as_owner, old.id, "created_at = now()")
+    assert shape(house.curation.find_duplicates(caller, NAME, 0.99)) == {pinned.id: {old.id}}
+
+
+def test_files_go_with_the_last_memory_that_carries_them(house: Services, caller: Caller, as_owner: Connection) -> None:
+    keeper, shared, alone = (store(house, caller, BEES, importance=score) for score in (0.9, 0.5, 0.4))
+    keys = {}
+    for name, carriers in {"shared": (keeper, shared), "alone": (alone,)}.items():
+        file_id, keys[name] = uuid4(), f"{caller.tenant_id}/files/{uuid4()}"
+        house.objects.put(keys[name], io.BytesIO(b"bee"), max_bytes=9)
+        as_owner.execute(
+            "insert into files (tenant_id, id, filename, content_type, size, sha256, key, status) "
+            "values (%s, %s, 'bee.txt', 'text/plain', 3, '\\x00', %s, 'done')",
+            (caller.tenant_id, file_id, keys[name]),
+        )
+        for memory in carriers:
+            as_owner.execute("insert into memory_files values (%s, %s, %s, 0)", (caller.tenant_id, memory.id, file_id))
+    shown = house.curation.find_duplicates(caller, NAME, 0.95).clusters[0]
+    assert all(memory.images[0].url.startswith("http") for memory in (shown.keeper, *shown.duplicates))
+
+    assert dedup(house, caller).deleted == 2
+
+    assert house.objects.get(keys["shared"]) == b"bee"
+    with pytest.raises(NotFound):
+        house.objects.get(keys["alone"])
+
+
+# What was planned may have changed when its turn comes
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "pinned = true",
+        "importance = 0.95",
+        "container_tag = 'mine'",
+        "archived = true",
+        "is_latest = false",
+        "expires_at = now()",
+    ],
+)
+def test_a_duplicate_that_has_changed_is_left(
+    house: Services, caller: Caller, as_owner: Connection, assignment: str
+) -> None:
+    store(house, caller, BEES, importance=0.9)
+    twin = store(house, caller, BEES, importance=0.2)
+    opened = house.curation.open_dedup(caller, NAME, 0.95)
+    change(as_owner, twin.id, assignment)
+
+    report = carry_out(house, caller, opened)
+
+    assert (report.deleted, report.clusters) == (0, [])
+    assert as_owner.execute("select count(*) from memories where id = %s", (twin.id,)).fetchone() == (1,)
+    assert audit(as_owner, caller, "curation.dedup") == []
+
+
+def test_a_duplicate_that_says_something_else_now_is_left(house: Services, caller: Caller) -> None:
+    keeper = store(house, caller, BEES, importance=0.9)
+    twin, third = (store(house, caller, BEES, importance=0.2) for _ in range(2))
+    opened = house.curation.open_dedup(caller, NAME, 0.95)
+    house.memories.patch(caller, NAME, twin.id, MemoryPatch(text="rain is due on thursday"))
+
+    assert shape(carry_out(house, caller, opened)) == {keeper.id: {third.id}}
+    assert listed(house, caller) == {keeper.id, twin.id}
+
+
+@pytest.mark.parametrize("assignment", ["archived = true", "is_latest = false", "expires_at = now()", None])
+def test_without_its_keeper_a_cluster_is_left_whole(
+    house: Services, caller: Caller, as_owner: Connection, assignment: str | None
+) -> None:
+    keeper = store(house, caller, BEES, importance=0.9)
+    twins = {store(house, caller, BEES, importance=0.2).id for _ in range(3)}
+    opened = house.curation.open_dedup(caller, NAME, 0.95)
+    if assignment is None:
+        house.memories.delete(caller, NAME, keeper.id)
+    else:
+        change(as_owner, keeper.id, assignment)
+
+    assert carry_out(house, caller, opened).deleted == 0
+    assert listed(house, caller) == twins
+
+
+def test_two_workers_at_once_delete_once(house: Services, caller: Caller, as_owner: Connection) -> None:
+    keepers = set()
+    for number in range(30):
+        keepers.add(store(house, caller, f"subject{number} alone", importance=0.9).id)
+        house.memories.create_many(caller, NAME, [MemoryCreate(text=f"subject{number} alone", importance=0.1)] * 2)
+    opened = house.curation.open_dedup(caller, NAME, 0.99)
+
+    with ThreadPoolExecutor(4) as pool:
+        reports = list(pool.map(lambda _: carry_out(house, caller, opened), range(4)))
+
+    assert {report.deleted for report in reports} == {60}
+    assert listed(house, caller) == keepers
+    assert len(audit(as_owner, caller, "curation.dedup")) == 30
+
+
+def test_two_runs_at_once_leave_one_of_each(house: Services, caller: Caller) -> None:
+    for number in range(20):
+        house.memories.create_many(caller, NAME, [MemoryCreate(text=f"subject{number} alone")] * 4)
+    opened = [house.curation.open_dedup(caller, NAME, 0.99) for _ in range(2)]
+
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda run: carry_out(house, caller, run), opened))
+
+    assert sum(report.deleted for report in reports) == 60
+    assert len(listed(house, caller)) == 20
+
+
+def test_a_run_whose_collection_is_gone_ends_as_failed(house: Services, caller: Caller) -> None:
+    for _ in range(2):
+        store(house, caller, BEES)
+    dedup_run = house.curation.open_dedup(caller, NAME, 0.95)
+    archiving = house.curation.open_archiving(caller, NAME, 0)
+    house.collections.delete(caller, NAME)
+    assert dedup_run.run_id is not None
+    assert archiving.run_id is not None
+
+    assert not house.curation_runs.merge_clusters(caller.tenant_id, dedup_run.run_id)
+    assert not house.curation_runs.archive_stale(caller.tenant_id, archiving.run_id)
+
+    for run_id in (dedup_run.run_id, archiving.run_id):
+        run = house.curation.run(caller, run_id)
+        assert (run.state, run.error, run.collection) == ("failed", "collection deleted", NAME)
+        assert run.ended_at is not None
+    with pytest.raises(Unavailable, match="collection deleted"):
+        house.curation.dedup_report(caller, dedup_run)
+    with pytest.raises(Unavailable, match="collection deleted"):
+        house.curation.archiving_report(caller, archiving)
+
+
+# Archive-stale
+
+
+def aged(house: Services, caller: Caller, as_owner: Connection, days: int, **fields: Any) -> Memory:
+    memory = store(house, caller, f"note {uuid4()}", **fields)
+    change(as_owner, memory.id, f"updated_at = now() - interval '{days} days'")
+    return memory
+
+
+def test_what_is_stale_is_shown_and_then_archived(house: Services, caller: Caller, as_owner: Connection) -> None:
+    old, older = (aged(house, caller, as_owner, days) for days in (91, 100))
+    fresh = aged(house, caller, as_owner, 89)
+    pinned, archived, superseded = (aged(house, caller, as_owner, 200) for _ in range(3))
+    change(as_owner, pinned.id, "pinned = true")
+    change(as_owner, archived.id, "archived = true")
+    change(as_owner, superseded.id, "is_latest = false")
+    before = version(as_owner, caller)
+
+    shown = house.curation.find_stale(caller, NAME, 90)
+    assert (shown.dry_run, shown.would_archive, shown.ids) == (True, 2, [older.id, old.id])
+    assert version(as_owner, caller) == before
+
+    done = archive(house, caller, 90)
+    assert (done.dry_run, done.archived, set(done.ids)) == (False, 2, {old.id, older.id})
+    assert listed(house, caller) == {fresh.id, pinned.id}
+    after = house.memories.get(caller, NAME, old.id)
+    assert after.archived
+    assert after.version == old.version + 1
+    aged_for = as_owner.execute("select now() - updated_at > '90 days' from memories where id = %s", (old.id,))
+    assert aged_for.fetchone() == (True,)
+    ((actor, _, resource),) = audit(as_owner, caller, "curation.archive_stale")
+    assert actor == caller.key_id
+    assert resource.startswith("2 in collection ")
+    assert version(as_owner, caller) == before + 1
+
+
+def test_no_days_at_all_make_everything_stale(house: Services, caller: Caller) -> None:
+    stored = {store(house, caller, f"note {number}").id for number in range(3)}
+
+    assert set(house.curation.find_stale(caller, NAME, 0).ids) == stored
+    assert archive(house, caller, 0).archived == 3
+    assert archive(house, caller, 0).archived == 0
+
+
+def test_many_are_archived_in_batches(
+    house: Services, caller: Caller, as_owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory.curation_runs.ARCHIVED_A_STEP", 4)
+    stored = {aged(house, caller, as_owner, 100).id for _ in range(10)}
+    opened = house.curation.open_archiving(caller, NAME, 90)
+    assert opened.run_id is not None
+
+    assert house.curation_runs.archive_stale(caller.tenant_id, opened.run_id)
+    assert house.curation.run(caller, opened.run_id).archived == 4
+    assert house.curation.run(caller, opened.run_id).state == "running"
+    # What is changed before its turn comes is spared.
+    (spared, *_) = stored - set(house.curation.run(caller, opened.run_id).ids)
+    house.memories.patch(caller, NAME, spared, MemoryPatch(category="fresh"))
+    while house.curation_runs.archive_stale(caller.tenant_id, opened.run_id):
+        pass
+
+    done = house.curation.archiving_report(caller, opened)
+    assert (done.archived, set(done.ids)) == (9, stored - {spared})
+    assert [resource.split()[0] for _, _, resource in audit(as_owner, caller, "curation.archive_stale")] == [
+        "4",
+        "4",
+        "1",
+    ]
+
+
+def test_two_workers_at_once_archive_once(
+    house: Services, caller: Caller, as_owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory.curation_runs.ARCHIVED_A_STEP", 3)
+    stored = {aged(house, caller, as_owner, 100).id for _ in range(20)}
+    opened = house.curation.open_archiving(caller, NAME, 90)
+    assert opened.run_id is not None
+
+    def work(run_id: UUID) -> None:
+        while house.curation_runs.archive_stale(caller.tenant_id, run_id):
+            pass
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, [opened.run_id] * 4))
+
+    done = house.curation.archiving_report(caller, opened)
+    assert (done.archived, set(done.ids)) == (20, stored)
+    counted = [int(resource.split()[0]) for _, _, resource in audit(as_owner, caller, "curation.archive_stale")]
+    assert sum(counted) == 20
+
+
+# Who may
+
+
+def test_a_read_only_key_looks_and_does_not_touch(house: Services, caller: Caller) -> None:
+    reader = replace(caller, key_id=None, read_only=True, is_main=False)
+    for _ in range(2):
+        store(house, caller, BEES)
+
+    assert house.curation.find_duplicates(reader, NAME, 0.95).duplicates == 1
+    assert house.curation.find_stale(reader, NAME, 0).would_archive == 2
+    for collection in (NAME, "unknown"):
+        with pytest.raises(Forbidden, match="read-only"):
+            house.curation.open_dedup(reader, collection, 0.95)
+        with pytest.raises(Forbidden, match="read-only"):
+            house.curation.open_archiving(reader, collection, 0)
+
+
+def test_grants_decide_who_looks_and_who_touches(house: Services, tenant: Tenant, as_owner: Connection) -> None:
+    row = as_owner.execute(
+        "insert into keys (tenant_id, id, hash, prefix, label) "
+        "values (%s, gen_random_uuid(), %s, 'mv_agent', 'agent') returning id",
+        (tenant.id, uuid4().bytes),
+    ).fetchone()
+    assert row is not None
+    for _ in range(3):
+        store(house, tenant.caller, BEES)
+    main = replace(tenant.caller, has_grants=True)
+    agent = Caller(tenant.id, row[0], "agent", has_grants=True)
+
+    house.grants.put(main, NAME, GrantWanted(agent_key_id=row[0]))
+    assert house.curation.find_duplicates(agent, NAME, 0.95).duplicates == 2
+    assert house.curation.find_stale(agent, NAME, 0).would_archive == 3
+    for refused in (agent, main):
+        with pytest.raises(Forbidden):
+            house.curation.open_dedup(refused, NAME, 0.95)
+        with pytest.raises(Forbidden):
+            house.curation.open_archiving(refused, NAME, 0)
+    with pytest.raises(Forbidden):
+        house.curation.find_duplicates(main, NAME, 0.95)
+    with pytest.raises(Forbidden):
+        house.curation.find_stale(main, NAME, 0)
+
+    house.grants.put(main, NAME, GrantWanted(agent_key_id=row[0], can_read=False, can_write=True))
+    opened = house.curation.open_dedup(agent, NAME, 0.95)
+    assert opened.run_id is not None
+    report = carry_out(house, agent, opened)
+    assert (report.clusters, report.duplicates, report.deleted) == ([], 2, 2)
+    assert house.curation.run(agent, opened.run_id).deleted == 2
+    with pytest.raises(Forbidden):
+        house.curation.run(main, opened.run_id)
+
+
+def test_another_tenants_run_is_not_found(house: Services, new_tenant: Callable[..., Tenant]) -> None:
+    mine, theirs = new_tenant().caller, new_tenant().caller
+    for _ in range(2):
+        store(house, mine, BEES)
+    opened = house.curation.open_dedup(mine, NAME, 0.95)
+    assert opened.run_id is not None
+
+    for run_id in (opened.run_id, uuid4()):
+        with pytest.raises(NotFound):
+            house.curation.run(theirs, run_id)
+    assert not house.curation_runs.merge_clusters(theirs.tenant_id, opened.run_id)
+    assert len(listed(house, mine)) == 2
+
+
+# Runs
+
+
+def test_a_run_that_nobody_works_on_is_told_of(house: Services, caller: Caller, as_owner: Connection) -> None:
+    for _ in range(2):
+        store(house, caller, BEES)
+    opened = house.curation.open_dedup(caller, NAME, 0.95)
+    assert opened.run_id is not None
+    assert opened.run_id not in {run.run_id for run in house.curation_runs.stalled()}
+    as_owner.execute("update curation_runs set touched_at = now() - interval '1 day' where id = %s", (opened.run_id,))
+
+    (told,) = [run for run in house.curation_runs.stalled() if run.run_id == opened.run_id]
+    assert (told.tenant_id, told.kind) == (caller.tenant_id, "dedup")
+    carry_out(house, caller, opened)
+    assert opened.run_id not in {run.run_id for run in house.curation_runs.stalled()}
+
+
+def test_a_run_that_is_given_up_keeps_its_reason_and_one_that_has_ended_its_end(
+    house: Services, caller: Caller
+) -> None:
+    for _ in range(2):
+        store(house, caller, BEES)
+    opened = house.curation.open_dedup(caller, NAME, 0.95)
+    assert opened.run_id is not None
+    house.curation_runs.give_up(caller.tenant_id, opened.run_id, "?" * 10_000)
+    house.curation_runs.give_up(caller.tenant_id, opened.run_id, "another")
+
+    run = house.curation.run(caller, opened.run_id)
+    assert (run.state, run.error) == ("failed", "?" * 500)
+    assert not house.curation_runs.merge_clusters(caller.tenant_id, opened.run_id)
+    assert len(listed(house, caller)) == 2
+
+
+def test_runs_are_kept_for_a_week(house: Services, caller: Caller, as_owner: Connection) -> None:
+    store(house, caller, BEES)
+    for age in ("8 days", "6 days"):
+        house.curation.open_dedup(caller, NAME, 0.95)
+        as_owner.execute(
+            "update curation_runs set ended_at = now() - %s::interval where tenant_id = %s and ended_at > now() - "
+            "interval '1 minute'",
+            (age, caller.tenant_id),
+        )
+    house.curation.open_dedup(caller, NAME, 0.95)
+
+    kept = as_owner.execute("select count(*) from curation_runs where tenant_id = %s", (caller.tenant_id,))
+    assert kept.fetchone() == (2,)
+
+
+def test_a_cluster_goes_whole_or_not_at_all(
+    house: Services, caller: Caller, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = store(house, caller, BEES, importance=0.9)
+    twins = {store(house, caller, BEES, importance=0.1).id for _ in range(3)}
+    opened = house.curation.open_dedup(caller, NAME, 0.95)
+
+    def fail(*_: object) -> None:
+        raise psycopg.OperationalError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("memory.store.changes.record", fail)
+        with pytest.raises(Unavailable):
+            carry_out(house, caller, opened)
+    assert listed(house, caller) == {keeper.id, *twins}
+
+    assert carry_out(house, caller, opened).deleted == 3
+    assert listed(house, caller) == {keeper.id}
