@@ -38,19 +38,31 @@ class Gathering:
         """The vector of one text, shape (dimensions,). Raises what the embedder raises for this text."""
         with self._room:
             batch, place = self._join(text)
-            if place == 0:
-                self._room.wait_for(lambda: self._running < self._at_once, self._seconds)
-                if self._open is batch:
-                    self._open = None
-                self._running += 1
         if place == 0:
             try:
-                batch.carry(self._embed)
+                self._carry(batch)
             finally:
+                # However the carrying thread ends, even while it waits: those who joined go on by themselves.
                 with self._room:
-                    self._running -= 1
-                    self._room.notify_all()
+                    self._close(batch)
+                batch.arrived.set()
         return batch.vector(place, self._embed)
+
+    def _carry(self, batch: "_Batch") -> None:
+        with self._room:
+            self._room.wait_for(lambda: self._running < self._at_once, self._seconds)
+            self._close(batch)
+            self._running += 1
+        try:
+            batch.embed(self._embed)
+        finally:
+            with self._room:
+                self._running -= 1
+                self._room.notify_all()
+
+    def _close(self, batch: "_Batch") -> None:
+        if self._open is batch:
+            self._open = None
 
     def _join(self, text: str) -> "tuple[_Batch, int]":
         """The batch that the text goes with, and its place there; the first one carries."""
@@ -65,15 +77,14 @@ class _Batch:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
-        self._arrived = threading.Event()
+        self.arrived = threading.Event()
         self._vectors: Vectors | None = None
         self._error: Unavailable | Misconfigured | None = None
 
     def has_room(self, text: str) -> bool:
         return sum(map(len, self.texts)) + len(text) <= _BATCH_CHARACTERS
 
-    def carry(self, embed: Callable[[Sequence[str]], Vectors]) -> None:
-        """Embeds all; whatever happens, nobody is left waiting."""
+    def embed(self, embed: Callable[[Sequence[str]], Vectors]) -> None:
         try:
             self._vectors = embed(self.texts)
         except (Unavailable, Misconfigured) as error:
@@ -82,11 +93,9 @@ class _Batch:
         except Exception:
             if len(self.texts) == 1:
                 raise
-        finally:
-            self._arrived.set()
 
     def vector(self, place: int, embed: Callable[[Sequence[str]], Vectors]) -> Vectors:
-        self._arrived.wait()
+        self.arrived.wait()
         if self._error is not None:
             # Each gets one of its own: two threads that raise the same one would write into one traceback.
             raise type(self._error)(self._error.detail) from self._error

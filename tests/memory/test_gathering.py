@@ -170,6 +170,48 @@ def test_a_thread_that_is_ended_leaves_nobody_waiting(engine: Engine, pool: Thre
     assert asked["first"].result(60).tolist() == [5]
 
 
+def test_a_thread_that_is_ended_while_it_waits_leaves_nobody_waiting(engine: Engine, pool: ThreadPoolExecutor) -> None:
+    class Ended(BaseException):
+        pass
+
+    def ended() -> Vectors:
+        wait_for = gathering._room.wait_for
+
+        def end(*_arguments: object) -> bool:
+            # Who comes while the first one waits has joined before that one is ended.
+            gathering._room.wait_for = wait_for  # type: ignore[method-assign]
+            wait_for(lambda: gathering._open is not None and len(gathering._open.texts) == 2, 60)
+            raise Ended
+
+        gathering._room.wait_for = end  # type: ignore[method-assign, assignment]
+        carrying.set()
+        return gathering.embed("ended")
+
+    gathering = Gathering(engine.embed, at_once=1, seconds=0.01)
+    carrying = threading.Event()
+    first = pool.submit(ended)
+    assert carrying.wait(60)
+    second = _joining(gathering, pool, "joined")
+    assert isinstance(first.exception(60), Ended)
+    assert second.result(60).tolist() == [6]
+    assert gathering.embed("after").tolist() == [5]
+
+
+def _joining(gathering: Gathering, pool: ThreadPoolExecutor, text: str) -> "Future[Vectors]":
+    """Asks for a text once a batch is open, and tells those who wait that it came."""
+    while gathering._open is None:
+        threading.Event().wait(0.001)
+    join = gathering._join
+
+    def seen(text: str) -> object:
+        place = join(text)
+        gathering._room.notify_all()
+        return place
+
+    gathering._join = seen  # type: ignore[method-assign, assignment]
+    return pool.submit(gathering.embed, text)
+
+
 def test_under_a_storm_everyone_gets_their_own(engine: Engine, pool: ThreadPoolExecutor) -> None:
     gathering = Gathering(engine.embed, at_once=2)
     texts = ["y" * (number % 97) for number in range(3000)]
