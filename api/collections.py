@@ -4,7 +4,7 @@ from fastapi import Response
 from pydantic import BaseModel, TypeAdapter
 
 from api.auth import Reader, Writer
-from api.deps import Collection, Limit, Offset, Services
+from api.deps import AnyLimit, Collection, Offset, Services
 from api.routing import answer, answer_list
 from api.routing import router as guarded_router
 from memory import schemas
@@ -20,7 +20,7 @@ class CollectionDeleted(BaseModel):
 
 
 @router.get("/v1/memory/collections", response_model=list[schemas.Collection])
-def list_collections(caller: Reader, services: Services, limit: Limit = 50, offset: Offset = 0) -> Response:
+def list_collections(caller: Reader, services: Services, limit: AnyLimit = None, offset: Offset = 0) -> Response:
     """Your collections with memory counts; their number in `X-Total-Count`."""
     found, total = services.collections.page(caller, limit=limit, offset=offset)
     return answer_list(_many, found, total)

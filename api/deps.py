@@ -31,4 +31,6 @@ Services = Annotated[House, Depends(_services)]
 Id = Annotated[UUID, BeforeValidator(existing_id), Path()]
 Collection = Annotated[CollectionName, Path(description="1-128 characters, no '/', URL-encoded")]
 Limit = Annotated[int, Query(ge=1, le=200)]
+# Of what a tenant has few: who asks for no page gets all of them.
+AnyLimit = Annotated[int | None, Query(ge=1, le=200)]
 Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]

@@ -72,7 +72,7 @@ async def _refusal(_: Request, error: AppError) -> JSONResponse:
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
     body: dict[str, Any] = {"detail": encodable(error.detail)}
     if error.status == 422:
-        body["errors"] = []
+        body["errors"] = [{"type": "value_error", "loc": ["body"], "msg": body["detail"]}]
     return _answer(error.status, body, headers)
 
 

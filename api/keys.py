@@ -7,7 +7,7 @@ from fastapi import Body, Query, Response
 from pydantic import BaseModel, BeforeValidator, TypeAdapter
 
 from api.auth import Reader, Token, Writer
-from api.deps import Id, Limit, Offset, Services, existing_id
+from api.deps import AnyLimit, Id, Offset, Services, existing_id
 from api.idempotency import answers_with_a_secret
 from api.routing import answer, answer_list
 from api.routing import router as guarded_router
@@ -25,7 +25,7 @@ class KeyRevoked(BaseModel):
 
 
 @router.get("/v1/memory/keys", response_model=list[Key])
-def list_keys(caller: Writer, services: Services, limit: Limit = 50, offset: Offset = 0) -> Response:
+def list_keys(caller: Writer, services: Services, limit: AnyLimit = None, offset: Offset = 0) -> Response:
     """Your keys, newest first, revoked ones included, never the keys themselves."""
     return answer_list(_keys, *services.accounts.keys(caller, limit=limit, offset=offset))
 
@@ -60,7 +60,7 @@ def rotate_key(caller: Writer, services: Services, token: Token) -> Response:
 
 
 @router.get("/v1/memory/agents", response_model=list[Agent])
-def list_agents(caller: Reader, services: Services, limit: Limit = 50, offset: Offset = 0) -> Response:
+def list_agents(caller: Reader, services: Services, limit: AnyLimit = None, offset: Offset = 0) -> Response:
     """The agents of this account: one for each key that works."""
     return answer_list(_agents, *services.accounts.agents(caller, limit=limit, offset=offset))
 

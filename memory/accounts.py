@@ -94,12 +94,12 @@ class Accounts:
 
     # Keys
 
-    def keys(self, caller: Caller, *, limit: int, offset: int) -> tuple[list[Key], int]:
+    def keys(self, caller: Caller, *, limit: int | None, offset: int) -> tuple[list[Key], int]:
         """A page of the tenant's keys, newest first, revoked ones included, and how many there are."""
         with self._database.transaction(caller.tenant_id) as session:
             return keys.listed(session, limit=limit, offset=offset)
 
-    def agents(self, caller: Caller, *, limit: int, offset: int) -> tuple[list[Agent], int]:
+    def agents(self, caller: Caller, *, limit: int | None, offset: int) -> tuple[list[Agent], int]:
         """The identities behind the keys that work, newest first, and how many there are."""
         with self._database.transaction(caller.tenant_id) as session:
             return keys.agents(session, limit=limit, offset=offset)

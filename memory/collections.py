@@ -24,7 +24,7 @@ class Collections:
         self._grants = grants
         self._objects = objects
 
-    def page(self, caller: Caller, *, limit: int, offset: int) -> tuple[list[Collection], int]:
+    def page(self, caller: Caller, *, limit: int | None, offset: int) -> tuple[list[Collection], int]:
         """A page by name, and how many there are in all, without those that the caller may not know of."""
         reach = self._grants.reach(caller)
         hidden = [found for found in reach.restricted if not reach.shows(found)]

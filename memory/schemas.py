@@ -1,6 +1,8 @@
 """The nouns on the wire, and the caller. Shapes, defaults and ranges as in the API reference."""
 
 import json
+import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +25,8 @@ from memory.filters import Filter
 MAX_METADATA_BYTES = 32 * 1024
 MAX_METADATA_DEPTH = 64
 MAX_TEXT_CHARACTERS = 10_000
+
+_NUMBER = re.compile(r"\s*[-+]?[0-9.]+\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def _refuse_unstorable(value: object, depth: int = 1) -> None:
 def _storable_metadata(value: dict[str, Any]) -> dict[str, Any]:
     _refuse_unstorable(value)
     try:
-        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
     except (UnicodeEncodeError, ValueError) as error:
         raise ValueError("metadata must be plain JSON: finite numbers and valid Unicode") from error
     if len(encoded) > MAX_METADATA_BYTES:
@@ -96,7 +100,7 @@ def _valid_unicode(value: str) -> str:
 
 
 def _no_control(value: str) -> str:
-    if "/" in value or any(ord(character) < 32 or ord(character) == 127 for character in value):
+    if "/" in value or any(unicodedata.category(character) == "Cc" for character in value):
         raise ValueError("a collection name has no '/' and no control characters")
     return value
 
@@ -106,6 +110,13 @@ def _utc(value: datetime) -> datetime:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except OverflowError as error:
         raise ValueError("the time lies outside the calendar") from error
+
+
+def _written(value: object) -> object:
+    # A number is a time in some unit, and which one nobody said: seconds taken for milliseconds hide a memory at once.
+    if isinstance(value, int | float) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
+        raise ValueError("a time is written as in 2026-01-31T12:00:00Z")
+    return value
 
 
 def _iso(value: datetime) -> str:
@@ -129,8 +140,15 @@ ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=256), NoN
 Position = Annotated[int, Field(ge=-(2**31), le=2**31 - 1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Importance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# In JSON a number is a number; a form knows only text.
+JsonImportance = Annotated[Importance, Field(strict=True)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_storable_metadata)]
-Timestamp = Annotated[datetime, AfterValidator(_utc), PlainSerializer(_iso, return_type=str, when_used="json")]
+Timestamp = Annotated[
+    datetime,
+    BeforeValidator(_written),
+    AfterValidator(_utc),
+    PlainSerializer(_iso, return_type=str, when_used="json"),
+]
 
 
 class CollectionCreate(BaseModel):
@@ -198,7 +216,7 @@ class MemoryCreate(BaseModel):
     """
 
     text: Text
-    importance: Importance = 0.7
+    importance: JsonImportance = 0.7
     category: Category = "other"
     source: Source = "api"
     metadata: Metadata = Field(default_factory=dict)
@@ -213,7 +231,7 @@ class MemoryPatch(BaseModel):
     """Partial: only the fields that are sent change; `metadata` is replaced whole; null clears where it may."""
 
     text: Text | None = None
-    importance: Importance | None = None
+    importance: JsonImportance | None = None
     category: Category | None = None
     metadata: Metadata | None = None
     sequence: Sequence | None = None

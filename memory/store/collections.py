@@ -22,8 +22,10 @@ _COLLECTION = f"""
 """
 
 
-def listed(session: Session, *, hidden: Sequence[UUID] = (), limit: int, offset: int) -> tuple[list[Collection], int]:
-    """A page by name, and how many there are, without the `hidden` ones."""
+def listed(
+    session: Session, *, hidden: Sequence[UUID] = (), limit: int | None, offset: int
+) -> tuple[list[Collection], int]:
+    """A page by name, or all without a limit, and how many there are, without the `hidden` ones."""
     shown = "c.id <> all (:hidden)"
     rows = session.execute(
         text(f"{_COLLECTION} where {shown} order by c.name, c.id limit :limit offset :offset"),

@@ -48,14 +48,14 @@ def insert(
     return inserted.one_or_none() is not None
 
 
-def listed(session: Session, *, limit: int, offset: int) -> tuple[list[Key], int]:
-    """A page, newest first, and how many there are."""
+def listed(session: Session, *, limit: int | None, offset: int) -> tuple[list[Key], int]:
+    """A page, newest first, or all without a limit, and how many there are."""
     rows = session.execute(text(f"select {_KEY} from keys {_NEWEST_FIRST}"), {"limit": limit, "offset": offset})
     total = session.execute(text("select count(*) from keys")).scalar_one()
     return [Key.model_validate(dict(row)) for row in rows.mappings()], total
 
 
-def agents(session: Session, *, limit: int, offset: int) -> tuple[list[Agent], int]:
+def agents(session: Session, *, limit: int | None, offset: int) -> tuple[list[Agent], int]:
     """The same of those that work, without anything about the key itself."""
     rows = session.execute(
         text(f"select id, label, read_only, created_at from keys where {_ACTIVE} {_NEWEST_FIRST}"),

@@ -82,6 +82,7 @@ def test_names_are_trimmed_and_case_sensitive(client: TestClient, tenant: Tenant
         {"name": "a/b"},
         {"name": "a\nb"},
         {"name": "a\x00b"},
+        {"name": "a\x85b"},
         {"name": "x" * 129},
         {"name": 7},
         {"name": "a", "metadata": []},
@@ -125,6 +126,15 @@ def test_listing_pages_and_counts(client: TestClient, tenant: Tenant) -> None:
     assert sorted(everything) == ["a", "b", "c", "d"]
     assert names(limit=3) + names(limit=3, offset=3) == everything
     assert names(offset=4) == []
+
+
+def test_without_a_limit_all_are_listed(client: TestClient, tenant: Tenant) -> None:
+    for number in range(51):
+        _create(client, tenant, name=str(number))
+
+    listed = client.get(COLLECTIONS, headers=tenant.headers)
+
+    assert len(listed.json()) == int(listed.headers["X-Total-Count"]) == 51
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def test_a_refusal_keeps_its_status_and_reason(client: TestClient, kind: type[Ap
     assert answer.status_code == kind.status
     assert answer.json()["detail"] == "no: ?"
     assert answer.headers.get("WWW-Authenticate") == ("Bearer" if kind is Unauthorized else None)
+    if kind is Invalid:
+        assert answer.json()["errors"] == [{"type": "value_error", "loc": ["body"], "msg": "no: ?"}]
 
 
 @pytest.mark.parametrize(

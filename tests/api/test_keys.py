@@ -79,6 +79,15 @@ def test_keys_are_listed_newest_first_and_by_the_page(client: TestClient, tenant
     assert client.get(KEYS, headers=tenant.headers, params={"limit": 201}).status_code == 422
 
 
+def test_without_a_limit_all_keys_and_agents_are_listed(client: TestClient, tenant: Tenant) -> None:
+    for _ in range(50):
+        _create(client, tenant.headers)
+
+    for path in (KEYS, "/v1/memory/agents"):
+        listed = client.get(path, headers=tenant.headers)
+        assert len(listed.json()) == int(listed.headers["X-Total-Count"]) == 52
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -100,6 +100,8 @@ def test_nul_characters_are_dropped_from_text(client: TestClient, tenant: Tenant
         ({"text": "a", "importance": -0.1}, "importance"),
         ({"text": "a", "importance": None}, "importance"),
         ({"text": "a", "importance": "high"}, "importance"),
+        ({"text": "a", "importance": "0.5"}, "importance"),
+        ({"text": "a", "importance": True}, "importance"),
         ({"text": "a", "category": "x" * 65}, "category"),
         ({"text": "a", "category": None}, "category"),
         ({"text": "a", "source": ""}, "source"),
@@ -115,6 +117,10 @@ def test_nul_characters_are_dropped_from_text(client: TestClient, tenant: Tenant
         ({"text": "a", "position": 2**31}, "position"),
         ({"text": "a", "position": 1.5}, "position"),
         ({"text": "a", "expires_at": "tomorrow"}, "expires_at"),
+        ({"text": "a", "expires_at": 4102444800}, "expires_at"),
+        ({"text": "a", "expires_at": "4102444800"}, "expires_at"),
+        ({"text": "a", "expires_at": "4102444800.5"}, "expires_at"),
+        ({"text": "a", "expires_at": True}, "expires_at"),
     ],
 )
 def test_a_wrong_value_is_422_and_names_its_field(
@@ -126,6 +132,15 @@ def test_a_wrong_value_is_422_and_names_its_field(
     assert answer.json()["detail"].startswith(f"{field}: ")
     assert answer.json()["errors"][0]["loc"] == ["body", field]
     assert client.get("/v1/memory/collections", headers=tenant.headers).json() == []
+
+
+def test_metadata_is_measured_without_the_space_between(client: TestClient, tenant: Tenant) -> None:
+    # As compact as JSON goes, and in UTF-8: 32 KB and not a byte more.
+    fits = {"ü": "x" * (32 * 1024 - 9)}
+
+    assert _create(client, tenant, metadata=fits)["metadata"] == fits
+    over = client.post(PEOPLE, headers=tenant.headers, json={"text": "a", "metadata": {**fits, "ü": fits["ü"] + "x"}})
+    assert over.status_code == 422
 
 
 def test_the_longest_text_is_counted_in_code_points(client: TestClient, tenant: Tenant) -> None:
@@ -276,6 +291,8 @@ def test_metadata_is_replaced_whole(client: TestClient, tenant: Tenant) -> None:
         {"text": "x" * 10_001},
         {"importance": None},
         {"importance": 2},
+        {"importance": "1"},
+        {"importance": False},
         {"category": None},
         {"metadata": None},
         {"metadata": []},
@@ -290,6 +307,7 @@ def test_a_wrong_patch_is_422_and_changes_nothing(client: TestClient, tenant: Te
 
     assert answer.status_code == 422
     assert isinstance(answer.json()["detail"], str)
+    assert answer.json()["errors"][0]["loc"][0] == "body"
     assert client.get(f"{PEOPLE}/{made['id']}", headers=tenant.headers).json() == made
 
 
