@@ -37,7 +37,7 @@ check: $(READY) ## style, types, import contracts
 
 bench: $(READY) ## measure; the figures in the README come from here
 	$(RUN)/python -m bench.start
-	$(RUN)/python -m bench.ingest
+	$(RUN)/python -m bench.write
 	$(RUN)/python -m bench.search
 	$(RUN)/python -m bench.quality
 

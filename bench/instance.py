@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.client import Api
+from memory.services import Services, build
 from memory.settings import Settings
 
 _START_SECONDS = 1200
@@ -79,6 +80,19 @@ def own(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         finally:
             process.terminate()
             process.wait(60)
+
+
+@contextmanager
+def opened(running: Instance) -> Iterator[Services]:
+    """The product's own code on the database of a running instance, for what is to be done past HTTP."""
+    if running.folder is None:
+        raise SystemExit("this needs the database: give --data of a running `up`, or nothing at all")
+    url = running.runtime["database_url"]
+    services = build(Settings(_env_file=None, rememberos_data=running.folder, database_url=url))
+    try:
+        yield services
+    finally:
+        services.close()
 
 
 def write(arguments: argparse.Namespace, figures: Any) -> None:

@@ -1,12 +1,16 @@
-"""What the product costs on top of its database: one search over HTTP against embedding plus the same SQL by hand."""
+"""How fast search answers and what it costs on top of its database, from ten thousand memories to a million."""
 
 import argparse
-import random
+import math
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
@@ -15,36 +19,60 @@ from pgvector.psycopg import register_vector
 from sqlalchemy import Engine, event
 
 from bench.client import Api
-from bench.instance import Instance, instance, parser, write
-from bench.texts import chunks, sentences
+from bench.filling import BLOCK, Blocks, fill, nearest
+from bench.instance import Instance, instance, opened, parser, write
+from bench.texts import Questions
+from memory.embedding import Embedding
 from memory.ports import Embedder
-from memory.schemas import SearchRequest
-from memory.services import Services, build
-from memory.settings import Settings
+from memory.schemas import Caller, SearchRequest
+from memory.search import Search
+from memory.services import Services
 
 Statements = list[tuple[str, Any]]
-_TOKENS = 40
+Times = dict[str, list[float]]
+SIZES = (10_000, 100_000)
+MILLION = 1_000_000
+CLIENTS = (1, 8, 32)
+# Many: so many tenants with so many collections each.
+_TENANTS, _COLLECTIONS = 10, 10
+_TURNS_BEFORE = 20
+_RECALL_AT = 10
 _REST_SECONDS = 6
+_NARROWED: Mapping[str, dict[str, Any]] = {
+    "in a category (1/20)": {"category": "category 7"},
+    "under a tag (1/100)": {"container_tag": "tag 7"},
+    "by metadata (1/1000)": {"metadata_filter": {"number": 7}},
+    "by a filter (1/2)": {"filter": {"field": "metadata.number", "op": "lt", "value": 500}},
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is searched: all the collections of this layout, by the keys of their tenants; the first stands for all."""
+
+    owners: Sequence[tuple[Caller, str]]
+    apis: Sequence[Api]
 
 
 class ByHand:
     """The product's own statements of one search, sent over a bare connection."""
 
-    def __init__(self, services: Services, key: str, database_url: str) -> None:
-        self._services = services
-        self._caller = services.accounts.authenticate(key)
+    def __init__(self, services: Services, database_url: str) -> None:
+        self._search = Search(
+            services.database,
+            services.grants,
+            Embedding(services.database, services.embedder),
+            services.objects,
+            services.statistics,
+        )
         self._connection = psycopg.connect(database_url, options="-c plan_cache_mode=force_custom_plan -c timezone=UTC")
         register_vector(self._connection)
         self._connection.commit()
 
-    @property
-    def embedder(self) -> Embedder:
-        return self._services.embedder
-
-    def statements(self, collection: str, query: str, limit: int) -> Statements:
+    def statements(self, caller: Caller, collection: str, query: str, limit: int) -> Statements:
         """What the product sends for this search, its tenant included, seen by running it once."""
         with _recorded() as seen:
-            self._services.search.search(self._caller, collection, SearchRequest(query=query, limit=limit))
+            self._search.search(caller, collection, SearchRequest(query=query, limit=limit))
         return seen
 
     def send(self, statements: Statements) -> int:
@@ -58,51 +86,71 @@ class ByHand:
         return rows
 
 
-def fill(api: Api, collection: str, texts: Sequence[str]) -> None:
-    """Stores the texts by two clients, then lets the background work come to rest."""
-    memories = [{"text": text} for text in texts]
-    with api.again() as first, api.again() as second, ThreadPoolExecutor(2) as pool:
-        list(
-            pool.map(
-                lambda client, part: client.store(collection, part), (first, second), (memories[::2], memories[1::2])
-            )
-        )
-    time.sleep(_REST_SECONDS)
-
-
-def questions(number: int) -> list[str]:
-    """Different queries of three to nine words."""
-    generator = random.Random(7)
-    words = [sentence.split() for sentence in sentences()]
-    found: dict[str, None] = {}
-    while len(found) < number:
-        sentence = generator.choice(words)
-        length = generator.randint(3, 9)
-        start = generator.randrange(max(1, len(sentence) - length))
-        found[" ".join(sentence[start : start + length])] = None
-    return list(found)
-
-
-def timed(running: Instance, by_hand: ByHand, collection: str, number: int, limit: int) -> dict[str, list[float]]:
+def against_by_hand(
+    place: Place, by_hand: ByHand, embedder: Embedder, queries: Sequence[str], limit: int
+) -> dict[str, list[float]]:
     """Milliseconds by way, one figure per query; each query is new to the API."""
-    times: dict[str, list[float]] = {"HTTP": [], "embedding": [], "SQL": []}
-    asked = questions(number + 20)
-    prepared = [by_hand.statements(collection, query, limit) for query in asked]
-    for turn, (query, statements) in enumerate(zip(asked, prepared, strict=True)):
-        taken = {"HTTP": 0.0, "embedding": 0.0, "SQL": 0.0}
-        ways: list[tuple[str, Callable[[], object]]] = [
-            ("HTTP", lambda: running.api.search(collection, query, limit=limit)),  # noqa: B023 - called at once
-            ("embedding", lambda: by_hand.embedder.embed([query])),  # noqa: B023
-            ("SQL", lambda: by_hand.send(statements)),  # noqa: B023
+    times: Times = {"HTTP": [], "embedding": [], "SQL": []}
+    caller, collection = place.owners[0]
+    prepared = [by_hand.statements(caller, collection, query, limit) for query in queries]
+    for turn, (query, statements) in enumerate(zip(queries, prepared, strict=True)):
+        ways: list[tuple[str, Callable[..., object], Sequence[Any]]] = [
+            ("HTTP", partial(place.apis[0].search, limit=limit), (collection, query)),
+            ("embedding", embedder.embed, ([query],)),
+            ("SQL", by_hand.send, (statements,)),
         ]
-        for name, way in ways if turn % 2 else reversed(ways):
-            started = time.perf_counter()
-            way()
-            taken[name] = (time.perf_counter() - started) * 1000
-        if turn >= 20:
-            for name, value in taken.items():
-                times[name].append(value)
+        for name, way, given in ways if turn % 2 else reversed(ways):
+            taken = _milliseconds(way, *given)
+            if turn >= _TURNS_BEFORE:
+                times[name].append(taken)
+    times["by hand"] = [embedding + sql for embedding, sql in zip(times["embedding"], times["SQL"], strict=True)]
     return times
+
+
+def narrowed(place: Place, questions: Questions, number: int, limit: int) -> Times:
+    """Milliseconds of searches with filters, of all collections at once, and of repeated ones."""
+    api, collection = place.apis[0], place.owners[0][1]
+    ways: dict[str, Callable[[str], object]] = {
+        name: lambda query, wanted=wanted: api.search(collection, query, limit=limit, **wanted)  # type: ignore[misc]
+        for name, wanted in _NARROWED.items()
+    }
+    ways["in all collections"] = lambda query: api.search(None, query, limit=limit)
+    times = {name: [_milliseconds(way, query) for query in questions.next(number)] for name, way in ways.items()}
+    [again] = questions.next(1)
+    api.search(collection, again, limit=limit)
+    # In turns, so that what drifts on the machine hits both.
+    for _ in range(number):
+        times.setdefault("repeated", []).append(_milliseconds(api.search, collection, again, limit=limit))
+        times.setdefault("health", []).append(_milliseconds(api.call, "GET", "/v1/memory/health"))
+    return times
+
+
+def together(place: Place, questions: Questions, clients: int, number: int, limit: int) -> tuple[Times, float]:
+    """Milliseconds of searches by so many clients at once, and searches per second; spread over all collections."""
+    apis = [place.apis[client % len(place.apis)].again() for client in range(clients)]
+    collections = [place.owners[client % len(place.owners)][1] for client in range(clients)]
+    shares = [questions.next(max(1, number // clients)) for _ in range(clients)]
+
+    def ask(client: int) -> list[float]:
+        api, collection = apis[client], collections[client]
+        return [_milliseconds(api.search, collection, query, limit=limit) for query in shares[client]]
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        times = [taken for share in pool.map(ask, range(clients)) for taken in share]
+    return {f"{clients} clients": times}, len(times) / (time.perf_counter() - started)
+
+
+def recall(place: Place, blocks: Blocks, numbers: Sequence[int], embedder: Embedder, queries: Sequence[str]) -> float:
+    """The share of the ten truly nearest that vector search finds; one that is as near as the tenth is as good."""
+    last = nearest(blocks, numbers, embedder.embed(queries), _RECALL_AT)[:, -1]
+    api, collection = place.apis[0], place.owners[0][1]
+    found = 0
+    for query, tenth in zip(queries, last, strict=True):
+        hits = api.search(collection, query, mode="vector", limit=_RECALL_AT, min_score=0)["results"]
+        # Stored vectors are halves of a float wide.
+        found += sum(hit["score"] >= tenth - 1e-3 for hit in hits)
+    return found / (len(queries) * _RECALL_AT)
 
 
 @contextmanager
@@ -119,49 +167,99 @@ def _recorded() -> Iterator[Statements]:
         event.remove(Engine, "before_cursor_execute", note)
 
 
-@contextmanager
-def _opened(running: Instance) -> Iterator[ByHand]:
-    if running.folder is None:
-        raise SystemExit("the same SQL by hand needs the database: give --data of a running `up`, or nothing at all")
-    url = running.runtime["database_url"]
-    services = build(Settings(_env_file=None, rememberos_data=running.folder, database_url=url))
-    try:
-        yield ByHand(services, running.api.key, url)
-    finally:
-        services.close()
+def _places(running: Instance, services: Services, *, many: bool) -> Place:
+    tenants, collections = (_TENANTS, _COLLECTIONS) if many else (1, 1)
+    owners, apis = [], []
+    for _ in range(tenants):
+        key = services.accounts.create_tenant(email=f"{uuid.uuid4().hex}@example.org").api_key
+        caller = services.accounts.authenticate(key)
+        for number in range(collections):
+            owners.append((caller, f"bench-{number}"))
+            apis.append(Api(running.api.url, key))
+    return Place(owners, apis)
+
+
+def _milliseconds(way: Callable[..., object], *given: Any, **named: Any) -> float:
+    started = time.perf_counter()
+    way(*given, **named)
+    return (time.perf_counter() - started) * 1000
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    cuts = quantiles(values, n=100, method="inclusive")
+    return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
 
 
 def _arguments() -> argparse.Namespace:
     commands = parser(__doc__)
-    commands.add_argument("--memories", type=int, default=10_000)
-    commands.add_argument("--queries", type=int, default=300)
+    commands.add_argument("--memories", type=int, action="append", help=f"sizes, default {SIZES}; tens of thousands")
+    commands.add_argument("--million", action="store_true", help=f"go on to {MILLION}")
+    commands.add_argument("--many", action="store_true", help="in 100 collections of 10 tenants instead of one")
+    commands.add_argument("--queries", type=int, default=200)
     commands.add_argument("--limit", type=int, default=10)
+    commands.add_argument("--keep", type=Path, help="folder where vectors are kept for the next run")
     return commands.parse_args()
 
 
 def main() -> None:
     arguments = _arguments()
-    collection = f"bench-{uuid.uuid4().hex[:8]}"
-    with instance(arguments) as running, _opened(running) as by_hand:
-        count_tokens = by_hand.embedder.count_tokens
-        fill(running.api, collection, chunks(arguments.memories, tokens=_TOKENS, count_tokens=count_tokens))
-        try:
-            times = timed(running, by_hand, collection, arguments.queries, arguments.limit)
-        finally:
-            running.api.forget(collection)
-    times["by hand"] = [embedding + sql for embedding, sql in zip(times["embedding"], times["SQL"], strict=True)]
-    figures = {name: dict(zip(("p50", "p95"), _p50_p95(values), strict=True)) for name, values in times.items()}
-    ratio = figures["HTTP"]["p50"] / figures["by hand"]["p50"]
-    print(f"{arguments.memories} memories, {arguments.queries} uncached searches, limit {arguments.limit}")
-    for name in ("HTTP", "by hand", "embedding", "SQL"):
-        print(f"{name:<10} p50 {figures[name]['p50']:>7.2f} ms   p95 {figures[name]['p95']:>7.2f} ms")
-    print(f"HTTP is {ratio:.2f} of embedding plus the same SQL by hand (p50)")
-    write(arguments, {"milliseconds": figures, "ratio": ratio})
+    sizes = sorted({math.ceil(size / BLOCK) * BLOCK for size in arguments.memories or SIZES})
+    sizes += [MILLION] if arguments.million else []
+    figures: dict[int, dict[str, Any]] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="rememberos-bench-") as folder,
+        instance(arguments) as running,
+        opened(running) as services,
+    ):
+        blocks = Blocks(services.embedder, arguments.keep or Path(folder))
+        place = _places(running, services, many=arguments.many)
+        stored = 0
+        for size in sizes:
+            fill(services, blocks, range(stored // BLOCK, size // BLOCK), place.owners)
+            stored = size
+            time.sleep(_REST_SECONDS)
+            figures[size] = _measured(running, services, place, blocks, size, arguments)
+            _say(size, figures[size])
+    first, last = (figures[size]["milliseconds"]["HTTP"] for size in (sizes[0], sizes[-1]))
+    growth = {name: last[name] / first[name] for name in first}
+    print(f"{sizes[-1]:,} against {sizes[0]:,} memories: " + ", ".join(f"{n} {v:.2f} x" for n, v in growth.items()))
+    write(arguments, {"sizes": figures, "growth": growth})
 
 
-def _p50_p95(values: Sequence[float]) -> tuple[float, float]:
-    cuts = quantiles(values, n=20)
-    return cuts[9], cuts[18]
+def _measured(
+    running: Instance, services: Services, place: Place, blocks: Blocks, size: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    questions, number, limit = Questions(), arguments.queries, arguments.limit
+    by_hand = ByHand(services, running.runtime["database_url"])
+    times = against_by_hand(place, by_hand, services.embedder, questions.next(number + _TURNS_BEFORE), limit)
+    times |= narrowed(place, questions, number, limit)
+    rates = {}
+    for clients in CLIENTS:
+        taken, rates[clients] = together(place, questions, clients, number, limit)
+        times |= taken
+    milliseconds = {name: _percentiles(values) for name, values in times.items()}
+    found = None
+    if not arguments.many:
+        found = recall(place, blocks, range(size // BLOCK), services.embedder, questions.next(100))
+    return {
+        "milliseconds": milliseconds,
+        "ratio": milliseconds["HTTP"]["p50"] / milliseconds["by hand"]["p50"],
+        "repeated_above_health": milliseconds["repeated"]["p50"] - milliseconds["health"]["p50"],
+        "searches_per_second": rates,
+        "recall": found,
+    }
+
+
+def _say(size: int, figures: Mapping[str, Any]) -> None:
+    print(f"{size:,} memories, milliseconds")
+    for name, values in figures["milliseconds"].items():
+        print(f"  {name:<22}" + "".join(f"{cut:>5} {value:>8.2f}" for cut, value in values.items()))
+    print(f"  HTTP is {figures['ratio']:.2f} of embedding plus the same SQL by hand (p50)")
+    print(f"  a repeated search is {figures['repeated_above_health']:.2f} ms above the health route (p50)")
+    rates = ", ".join(f"{clients} clients {rate:.0f}" for clients, rate in figures["searches_per_second"].items())
+    print(f"  searches per second: {rates}")
+    if figures["recall"] is not None:
+        print(f"  recall@{_RECALL_AT} of vector search against looking at all: {figures['recall']:.3f}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,27 @@ def chunks(number: int, *, tokens: int, count_tokens: Callable[[str], int], seed
     return [_chunk(source, tokens * generator.uniform(0.85, 1.15), generator) for _ in range(number)]
 
 
+class Questions:
+    """Queries of a few words, none of which comes twice; the same at every run."""
+
+    def __init__(self) -> None:
+        self._generator = random.Random(7)
+        self._words = [sentence.split() for sentence in sentences()]
+        self._asked: set[str] = set()
+
+    def next(self, number: int) -> list[str]:
+        found: list[str] = []
+        while len(found) < number:
+            sentence = self._generator.choice(self._words)
+            length = self._generator.randint(3, 9)
+            start = self._generator.randrange(max(1, len(sentence) - length))
+            query = " ".join([*sentence[start : start + length], self._generator.choice(self._words)[0]])
+            if query not in self._asked:
+                self._asked.add(query)
+                found.append(query)
+        return found
+
+
 def _chunk(source: list[tuple[str, int]], tokens: float, generator: random.Random) -> str:
     taken: list[str] = []
     length = 0
