@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from api import collections, curation, drop, errors, grants, keys, limits, memories, public, search
+from api import account, collections, curation, drop, errors, grants, keys, limits, memories, public, search
 from api.idempotency import REPLAYED
 from api.middleware import Failures, RequestLog
 from api.temporal import WorkflowClient
@@ -51,7 +51,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
         ],
     )
     app.state.limiter = limiter
-    for part in (collections, memories, search, drop, curation, keys, grants, public):
+    for part in (collections, memories, search, drop, curation, keys, grants, account, public):
         app.include_router(part.router)
     public.mount_explorer(app, api_url=settings.api_url)
     return app

@@ -25,7 +25,6 @@ HEEDLESS = {
     "/v1/memory/collections/{collection}/search": "changes nothing",
     "/v1/memory/collections/{collection}/dedup": "creates nothing, and what it did is not there to be done again",
     "/v1/memory/collections/{collection}/archive-stale": "creates nothing; what is archived is not archived again",
-    "/v1/memory/admin/rotate-key": "the key that would repeat it is invalid by then",
 }
 
 _KEPT_HEADERS = ("content-type", "etag", "x-total-count")
@@ -93,6 +92,10 @@ async def _answered(request: Request, endpoint: Callable[..., Any], handle: Hand
     caller: Caller = request.state.caller
     earlier = await to_thread.run_sync(house.recall, caller, repeat)
     if earlier is not None:
+        collection = request.path_params.get("collection")
+        if collection is not None:
+            # What the first one was told belongs to who may write there now, not to who might then.
+            await to_thread.run_sync(request.app.state.services.grants.require_write, caller, collection)
         return await _again(request, endpoint, house, repeat, earlier)
     request.state.caller = replace(caller, once=repeat.once)
     try:

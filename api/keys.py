@@ -54,6 +54,7 @@ def revoke_key(caller: Writer, services: Services, key_id: Id) -> Response:
 
 
 @router.post("/v1/memory/admin/rotate-key", response_model=NewKey)
+@answers_with_a_secret
 def rotate_key(caller: Writer, services: Services, token: Token) -> Response:
     """A new secret for the key that asks: it keeps id, label and grants, and the old secret ends at once."""
     return answer(services.accounts.rotate_key(caller, token))

@@ -7,16 +7,17 @@ import secrets
 from dataclasses import replace
 from uuid import UUID, uuid4
 
+from memory import quotas
+from memory.account_schemas import Account, AuditEntry, AuditPage, Usage
 from memory.agents import Agent, Key, KeyCreate, NewKey, NewTenant
 from memory.errors import BadRequest, Conflict, Invalid, NotFound, Unauthorized
 from memory.key_use import KeyUse
 from memory.schemas import Caller
-from memory.store import accounts, changes, keys, requests
+from memory.store import accounts, changes, keys, requests, usage
 from memory.store.database import Database
 
 _KEY = re.compile(r"mv_[A-Za-z0-9_-]{16,256}")
 _SHOWN_CHARACTERS = 8
-_TIERS = frozenset({"free", "pro", "enterprise", "self_hosted"})
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 
 
@@ -24,16 +25,22 @@ class Accounts:
     """Keys are `mv_` and 43 URL-safe characters; only their SHA-256 is stored.
 
     `salt` makes hashes of addresses that nobody without it can find the address to. Tenants with one of
-    `admin_emails` are operators.
+    `admin_emails` are operators. `requests_per_minute` is what each key is held to; 0 is no limit.
     """
 
     def __init__(
-        self, database: Database, key_use: KeyUse, salt: bytes, admin_emails: frozenset[str] = frozenset()
+        self,
+        database: Database,
+        key_use: KeyUse,
+        salt: bytes,
+        admin_emails: frozenset[str] = frozenset(),
+        requests_per_minute: int = 0,
     ) -> None:
         self._database = database
         self._key_use = key_use
         self._salt = salt
         self._admin_emails = admin_emails
+        self._requests_per_minute = requests_per_minute
 
     def authenticate(self, token: str, *, address: str | None = None) -> Caller:
         """Who holds this key, asking from this address. Raises Unauthorized."""
@@ -64,8 +71,8 @@ class Accounts:
             raise Invalid(f"not an e-mail address: {email!r}")
         if not name.isprintable():
             raise Invalid("a name has no control characters")
-        if tier not in _TIERS:
-            raise Invalid(f"unknown tier {tier!r}: one of {', '.join(sorted(_TIERS))}")
+        if tier not in quotas.TIERS:
+            raise Invalid(f"unknown tier {tier!r}: one of {', '.join(sorted(quotas.TIERS))}")
         if api_key is not None and not _KEY.fullmatch(api_key):
             raise Invalid("a key is `mv_` followed by 16 or more letters, digits, `-` or `_`")
         key = api_key or _made()
@@ -91,6 +98,25 @@ class Accounts:
             ):
                 raise Conflict("this key is in use already")
         return NewTenant(tenant_id=tenant_id, email=email, api_key=key)
+
+    def me(self, caller: Caller) -> Account:
+        """The caller's account, with the limits that hold for it."""
+        with self._database.transaction(caller.tenant_id) as session:
+            found = accounts.find_tenant(session, caller.tenant_id)
+        limits = quotas.of_tier(found["tier"]).model_copy(
+            update={"requests_per_minute": self._requests_per_minute or None}
+        )
+        return Account(**found, limits=limits)
+
+    def usage(self, caller: Caller) -> Usage:
+        """What the account holds."""
+        with self._database.transaction(caller.tenant_id) as session:
+            return usage.of_tenant(session)
+
+    def audit(self, caller: Caller, wanted: AuditPage) -> tuple[list[AuditEntry], int]:
+        """What was changed in the account, newest first, and how much that is."""
+        with self._database.transaction(caller.tenant_id) as session:
+            return changes.entries(session, days=wanted.days, limit=wanted.limit)
 
     # Keys
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 from uuid import UUID
 
+from memory import quotas
 from memory.errors import AppError, BadRequest, Conflict, Forbidden, NotFound
 from memory.grants import Grants, Reach
 from memory.ports import ObjectStore
@@ -42,10 +43,12 @@ class Collections:
         return _marked(collection, reach)
 
     def create(self, caller: Caller, wanted: CollectionCreate) -> Collection:
-        """Raises Conflict when one with this name exists."""
+        """Raises Conflict when one with this name exists, Forbidden when there is no room for another."""
         with self._database.transaction(caller.tenant_id) as session:
             # First of all: a repeat that comes too early must wait for the answer, not stumble over the name.
             requests.mark(session, caller)
+            if collections.find_id(session, wanted.name) is None:
+                quotas.room_for_a_collection(session, caller)
             if not collections.insert(
                 session,
                 caller.tenant_id,

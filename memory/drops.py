@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from memory import quotas
 from memory.chunking import Chunk, chunk
 from memory.embedding import Embedding
 from memory.errors import AppError, Forbidden, Misconfigured, NotFound, RejectedFile, TooLarge
@@ -25,7 +26,6 @@ from memory.store.database import Database
 from memory.store.drops import FileToRead, FileToStore, StoredFile
 from memory.store.memories import NewMemory
 
-MAX_FILE_BYTES = 10 * 1024 * 1024
 PREVIEW_CHARACTERS = 200
 MAX_REASON_CHARACTERS = 500
 COLLECTION_DELETED = "collection deleted"
@@ -114,7 +114,7 @@ class Drops:
         file_id = uuid4()
         key = f"{tenant_id}/files/{file_id}"
         try:
-            stored = self._objects.put(key, file.stream, max_bytes=MAX_FILE_BYTES)
+            stored = self._objects.put(key, file.stream, max_bytes=quotas.MAX_FILE_BYTES)
         except TooLarge:
             return FileRefused(filename=filename, reason="larger than 10 MB, the limit for one file")
         content_type = clean_content_type(file.content_type, filename)
@@ -126,6 +126,9 @@ class Drops:
         caller = reach.caller
         with self._database.transaction(caller.tenant_id) as session:
             collection_id = reach.writable(session, collection) if stored else None
+            # At least one memory will come of each.
+            quotas.room_for_memories(session, caller, len(stored))
+            quotas.room_for_files(session, caller, sum(file.size for file in stored))
             drops.insert_batch(
                 session,
                 caller.tenant_id,

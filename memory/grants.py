@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from memory import quotas
 from memory.agents import CollectionGrants, GrantedAgent, GrantWanted
 from memory.errors import Forbidden, NotFound
 from memory.schemas import Caller
@@ -50,10 +51,11 @@ class Reach:
         return found
 
     def writable(self, session: Session, name: str) -> UUID:
-        """The collection's id, made when it is missing; it stays until the transaction ends. Raises Forbidden, and
-        Repeated here, first of all: a repeat waits for what it repeats and does nothing of it twice."""
+        """The collection's id, made when it is missing; it stays until the transaction ends. Raises Forbidden, also
+        when there is no room for another one, and Repeated here, first of all: a repeat waits for what it repeats and
+        does nothing of it twice."""
         requests.mark(session, self.caller)
-        found = collections.ensure(session, self.caller.tenant_id, name)
+        found = made_if_missing(session, self.caller, name)
         if not self.can_write(found):
             raise Forbidden(f"this key may not write to the collection {name!r}")
         return found
@@ -76,6 +78,13 @@ class Grants:
         with self._database.transaction(caller.tenant_id) as session:
             return Reach(caller, grants.of_key(session, caller.key_id))
 
+    def require_write(self, caller: Caller, name: str) -> None:
+        """Raises Forbidden when the caller may not write to the collection, if there is one."""
+        reach = self.reach(caller)
+        if reach.restricted:
+            with self._database.transaction(caller.tenant_id) as session:
+                reach.changeable(session, name.strip())
+
     def show(self, caller: Caller, name: str) -> CollectionGrants:
         """Raises NotFound, Forbidden."""
         reach = self.reach(caller)
@@ -91,7 +100,7 @@ class Grants:
         Raises Forbidden; NotFound for a key that the tenant does not have.
         """
         with self._database.transaction(caller.tenant_id) as session:
-            found = collections.ensure(session, caller.tenant_id, name)
+            found = made_if_missing(session, caller, name)
             self._check(session, caller, found, name)
             if not grants.put(
                 session, caller.tenant_id, found, wanted.agent_key_id, Grant(wanted.can_read, wanted.can_write)
@@ -125,6 +134,15 @@ class Grants:
         grants.hold(session, caller.tenant_id)
         if not Reach(caller, grants.of_key(session, caller.key_id)).manages(collection_id):
             raise Forbidden(f"this key may not manage the grants of {name!r}: the main key or a writer of it may")
+
+
+def made_if_missing(session: Session, caller: Caller, name: str) -> UUID:
+    """The collection's id; it stays until the transaction ends. Raises Forbidden when there is no room for it."""
+    found = collections.keep_named(session, name)
+    if found is None:
+        quotas.room_for_a_collection(session, caller)
+        found = collections.ensure(session, caller.tenant_id, name)
+    return found
 
 
 def _resource(collection_id: UUID, key_id: UUID) -> str:

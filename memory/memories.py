@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from memory import quotas
 from memory.collections import remove_objects
 from memory.embedding import Embedding
 from memory.errors import BadRequest, Conflict, Invalid, NotFound, PreconditionFailed
@@ -109,6 +110,7 @@ class Memories:
             new = {number: item for number, item in enumerate(wanted) if number not in found}
             if new.keys() - vectors.keys():
                 raise _Overtaken
+            quotas.room_for_memories(session, caller, len(new))
             ids = {number: found[number].id if number in found else uuid4() for number in range(len(wanted))}
             if new:
                 rows = [

@@ -52,6 +52,8 @@ class Caller:
     read_only: bool = False
     is_main: bool = False
     is_admin: bool = False
+    # Says what the account may have.
+    tier: str = "self_hosted"
     # Whether any collection of the tenant is restricted to some agents.
     has_grants: bool = False
     # A salted hash of the address that the request came from.

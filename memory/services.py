@@ -83,7 +83,11 @@ def build(settings: Settings, *, reader: FileReader | None = None) -> Services:
         settings=settings,
         database=database,
         accounts=Accounts(
-            database, key_use, _secret_for(settings, b"addresses in the audit log"), settings.admin_emails
+            database,
+            key_use,
+            _secret_for(settings, b"addresses in the audit log"),
+            settings.admin_emails,
+            settings.rate_limit_per_minute,
         ),
         key_use=key_use,
         idempotency=Idempotency(database, FernetSealer()),

@@ -1,5 +1,6 @@
 """Tenants, and who holds a key of one."""
 
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -22,6 +23,14 @@ def insert_tenant(session: Session, *, tenant_id: UUID, name: str, email: str, t
     return inserted.one_or_none() is not None
 
 
+def find_tenant(session: Session, tenant_id: UUID) -> dict[str, Any]:
+    """Its id, name, email, tier, is_admin and created_at."""
+    row = session.execute(
+        text("select id, name, email, tier, is_admin, created_at from tenants where id = :id"), {"id": tenant_id}
+    )
+    return dict(row.mappings().one())
+
+
 def hold(session: Session, tenant_id: UUID) -> None:
     """Keeps every other transaction that asks for the same waiting until this one ends."""
     session.execute(text("select id from tenants where id = :id for no key update"), {"id": tenant_id})
@@ -39,5 +48,6 @@ def find_caller(session: Session, key_hash: bytes) -> Caller | None:
         read_only=row.read_only,
         is_main=row.is_main,
         is_admin=row.tenant_is_admin,
+        tier=row.tier,
         has_grants=row.has_grants,
     )

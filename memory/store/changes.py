@@ -6,7 +6,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 from sqlmodel import Session
 
-from memory.schemas import Caller
+from memory.account_schemas import AuditEntry
+from memory.schemas import Author, Caller
 from memory.store import requests
 
 # As many writers of one collection can commit at once without waiting for each other's version.
@@ -39,6 +40,32 @@ def record(session: Session, caller: Caller, action: str, resource: str, collect
         },
     )
     raise_versions(session, caller.tenant_id, collection_ids)
+
+
+def entries(session: Session, *, days: int, limit: int) -> tuple[list[AuditEntry], int]:
+    """The audit log of so many days, newest first, and how many entries that is."""
+    since = "created_at > now() - make_interval(days => :days)"
+    rows = session.execute(
+        text(
+            f"""
+            select id, created_at, actor_id, actor_label, action, resource, ip_hash from audit
+            where {since} order by created_at desc, id desc limit :limit
+            """
+        ),
+        {"days": days, "limit": limit},
+    )
+    total: int = session.execute(text(f"select count(*) from audit where {since}"), {"days": days}).scalar_one()
+    return [
+        AuditEntry(
+            id=row.id,
+            created_at=row.created_at,
+            actor=Author(id=row.actor_id, label=row.actor_label),
+            action=row.action,
+            resource=row.resource,
+            ip_hash=row.ip_hash,
+        )
+        for row in rows
+    ], total
 
 
 def raise_versions(session: Session, tenant_id: UUID, collection_ids: Sequence[UUID]) -> None:

@@ -124,6 +124,10 @@ ROWS: dict[tuple[str, str], Row] = {
     ("DELETE", "/v1/memory/keys/{key_id}"): Row(_for_writers(200, stranger=404), changes=True),
     ("POST", "/v1/memory/admin/rotate-key"): Row(_for_writers(200), changes=True),
     ("GET", "/v1/memory/agents"): Row(_FOR_ALL),
+    ("GET", "/v1/memory/admin/me"): Row(_FOR_ALL),
+    ("GET", "/v1/memory/admin/stats"): Row(_FOR_ALL),
+    # Of an operator's account; none of these is.
+    ("GET", "/v1/memory/admin/audit"): Row(Outcomes(*[403] * 6)),
     ("GET", f"{_NAMED}/grants"): Row(_SHOWS),
     ("PUT", f"{_NAMED}/grants"): Row(_MANAGES, _json(agent_key_id="{spare_key_id}"), changes=True),
     ("DELETE", f"{_NAMED}/grants/{{agent_key_id}}"): Row(_MANAGES, changes=True),

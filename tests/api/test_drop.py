@@ -16,7 +16,7 @@ from temporalio.client import Client
 import worker
 from api.app import create_app
 from memory.adapters.documents import GuardedReader
-from memory.drops import MAX_FILE_BYTES
+from memory.quotas import MAX_FILE_BYTES
 from memory.services import Services, build
 from memory.settings import Settings
 from tests.api.conftest import Tenant

@@ -24,7 +24,8 @@ from tests.conftest import Headers
 
 PEOPLE = "/v1/memory/collections/people/memories"
 POSTS = [route for route in GUARDED if route.method == "POST"]
-WITH_A_SECRET = {"/v1/memory/keys"}
+ROTATION = "/v1/memory/admin/rotate-key"
+WITH_A_SECRET = {"/v1/memory/keys", ROTATION}
 
 
 @pytest.fixture
@@ -64,6 +65,8 @@ def test_every_other_post_is_carried_out_once(
 
     first = client.request(**sent, headers=headers)
     audited = _audited(as_owner, tenant)
+    if route.path == ROTATION:
+        headers["Authorization"] = f"Bearer {first.json()['api_key']}"
     second = client.request(**sent, headers=headers)
 
     assert first.status_code < 300, first.text
@@ -379,3 +382,21 @@ def _audited(as_owner: psycopg.Connection[Any], tenant: Tenant) -> int:
     row = as_owner.execute("select count(*) from audit where tenant_id = %s", (tenant.id,)).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def test_who_may_no_longer_write_gets_no_answer_again(client: TestClient, services: Services, tenant: Tenant) -> None:
+    agent = services.accounts.create_key(tenant.caller, KeyCreate(label="agent"))
+    may_write = GrantWanted(agent_key_id=agent.id, can_write=True)
+    services.grants.put(tenant.caller, "people", may_write)
+    headers = _once({"Authorization": f"Bearer {agent.api_key}"})
+    first = client.post(PEOPLE, headers=headers, json={"text": "Ada likes tea"})
+    assert first.status_code == 201
+
+    services.grants.put(tenant.caller, "people", may_write.model_copy(update={"can_write": False}))
+    refused = client.post(PEOPLE, headers=headers, json={"text": "Ada likes tea"})
+    services.grants.put(tenant.caller, "people", may_write)
+    again = client.post(PEOPLE, headers=headers, json={"text": "Ada likes tea"})
+
+    assert refused.status_code == 403
+    assert "Ada" not in refused.text
+    assert (again.json(), _is_replayed(again)) == (first.json(), True)

@@ -276,6 +276,7 @@ def test_what_answers_across_tenants_tells_no_content(theirs: Rows, as_app: Conn
         "read_only",
         "is_main",
         "tenant_is_admin",
+        "tier",
         "has_grants",
     ]
     for guess in (b"", b"\x00" * 32, key[0][:31], key[0] + b"\x00"):
