@@ -5,17 +5,16 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
-from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
-from memory.grants import Grants, Reach
+from memory.grants import Grants
 from memory.memories import FILE_LINK_SECONDS
 from memory.ports import Cache, ObjectStore
 from memory.schemas import Caller, MemoryFile, SearchRequest, SearchResponse
 from memory.store import answers
 from memory.store.answers import State
-from memory.store.database import Database, Session
+from memory.store.database import Database
 
 KEEP_SECONDS = 3600.0
 # Raise it with whatever makes another answer out of the same question and the same memories.
@@ -63,8 +62,11 @@ class CachedSearch:
 
     def _states(self, caller: Caller, collection: str | None) -> list[State]:
         reach = self._grants.reach(caller)
-        with self._database.transaction(caller.tenant_id) as session:
-            return answers.states(session, _searched(session, reach, collection))
+        with self._database.glance(caller.tenant_id) as glance:
+            states = answers.states(glance, collection)
+        if collection is not None and states:
+            reach.check_readable(states[0].collection_id, collection)
+        return [state for state in states if reach.can_read(state.collection_id)]
 
     def _found(self, key: str) -> SearchResponse | None:
         value = self._cache.get(key)
@@ -91,13 +93,6 @@ class _Kept(BaseModel):
 
     answer: SearchResponse
     object_keys: list[str | None]
-
-
-def _searched(session: Session, reach: Reach, collection: str | None) -> list[UUID]:
-    if collection is None:
-        return reach.all_readable(session)
-    found = reach.readable(session, collection)
-    return [] if found is None else [found]
 
 
 def _key(caller: Caller, collection: str | None, wanted: SearchRequest, states: Sequence[State]) -> str:

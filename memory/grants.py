@@ -39,9 +39,14 @@ class Reach:
     def readable(self, session: Session, name: str) -> UUID | None:
         """The collection's id; None when there is none. Raises Forbidden."""
         found = collections.find_id(session, name)
-        if found is not None and not self.can_read(found):
-            raise Forbidden(f"this key may not read the collection {name!r}")
+        if found is not None:
+            self.check_readable(found, name)
         return found
+
+    def check_readable(self, collection_id: UUID, name: str) -> None:
+        """Raises Forbidden."""
+        if not self.can_read(collection_id):
+            raise Forbidden(f"this key may not read the collection {name!r}")
 
     def changeable(self, session: Session, name: str) -> UUID | None:
         """The same for a change to what exists; the collection stays until the transaction ends. Raises Forbidden."""

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from memory.schemas import Caller
+from memory.store.database import Glance
 
 
 def insert_tenant(session: Session, *, tenant_id: UUID, name: str, email: str, tier: str, is_admin: bool) -> bool:
@@ -36,9 +37,9 @@ def hold(session: Session, tenant_id: UUID) -> None:
     session.execute(text("select id from tenants where id = :id for no key update"), {"id": tenant_id})
 
 
-def find_caller(session: Session, key_hash: bytes) -> Caller | None:
+def find_caller(glance: Glance, key_hash: bytes) -> Caller | None:
     """Who holds the key with this hash, across tenants; None for an unknown, revoked or expired one."""
-    row = session.execute(text("select * from find_key(:hash)"), {"hash": key_hash}).one_or_none()
+    row = glance.execute("select * from find_key(%s)", (key_hash,)).fetchone()
     if row is None:
         return None
     return Caller(

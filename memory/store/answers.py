@@ -1,11 +1,10 @@
 """What an answer about collections depends on besides the question."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlmodel import Session
+from memory.store.database import Glance
 
 
 @dataclass(frozen=True)
@@ -21,15 +20,16 @@ class State:
     next_expiry: datetime | None
 
 
-def states(session: Session, collection_ids: Sequence[UUID]) -> list[State]:
-    """In the order of their ids."""
-    rows = session.connection().exec_driver_sql(
-        """
-        select g.id,
-               coalesce((select sum(v.version)::bigint from collection_versions v where v.collection_id = g.id), 0),
-               (select min(m.expires_at) from memories m where m.collection_id = g.id and m.expires_at > now())
-        from unnest(%(ids)s::uuid[]) as g (id) order by g.id
+def states(glance: Glance, collection: str | None) -> list[State]:
+    """Of the collection with this name, or of all the tenant's, in the order of their ids."""
+    named = "" if collection is None else "where c.name = %(name)s"
+    rows = glance.execute(
+        f"""
+        select c.id,
+               coalesce((select sum(v.version)::bigint from collection_versions v where v.collection_id = c.id), 0),
+               (select min(m.expires_at) from memories m where m.collection_id = c.id and m.expires_at > now())
+        from collections c {named} order by c.id
         """,
-        {"ids": list(collection_ids)},
+        {"name": collection},
     )
     return [State(*row) for row in rows]

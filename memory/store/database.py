@@ -1,21 +1,26 @@
 """Connections and transactions: the tenant of each transaction is set here, and here alone is committed."""
 
 import re
+import select
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import closing, contextmanager
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
 from pgvector.psycopg import register_vector
+from psycopg.rows import namedtuple_row
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session
 
 from memory.errors import Misconfigured, Unavailable
 
-__all__ = ["Database", "Session"]
+__all__ = ["Database", "Glance", "Session"]
+
+# A cursor whose rows are named tuples.
+Glance = psycopg.Cursor[Any]
 
 # A generic plan ignores how large a tenant is and costs a small one a hundredfold; times travel as UTC.
 _OPTIONS = "-c plan_cache_mode=force_custom_plan -c timezone=UTC"
@@ -43,28 +48,50 @@ class Database:
         with self._session() as session:
             yield session
 
+    @contextmanager
+    def glance(self, tenant_id: UUID | None) -> Iterator[Glance]:
+        """A transaction for the few reads that every request makes: a fifth of the work of a use case's. Raises
+        Unavailable."""
+        with _our_errors(), closing(self._engine.raw_connection()) as pooled:
+            connection = cast("psycopg.Connection[Any]", pooled.driver_connection)
+            try:
+                with connection.transaction(), connection.cursor(row_factory=namedtuple_row) as cursor:
+                    if tenant_id is not None:
+                        cursor.execute("select set_config('app.tenant', %s, true)", (str(tenant_id),))
+                    yield cursor
+            finally:
+                if connection.closed:
+                    pooled.invalidate()
+
     def close(self) -> None:
         self._engine.dispose()
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        try:
-            # Objects stay readable after the commit: store functions give schemas, and nothing reloads behind them.
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                yield session
-        except PoolTimeoutError as error:
-            raise Unavailable("the database is busy; try again in a moment") from error
-        except (OperationalError, InterfaceError, psycopg.OperationalError) as error:
-            # The last comes bare, from preparing a new connection.
+        # Objects stay readable after the commit: store functions give schemas, and nothing reloads behind them.
+        with _our_errors(), Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeoutError as error:
+        raise Unavailable("the database is busy; try again in a moment") from error
+    except (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError) as error:
+        # The driver's own come from preparing a new connection, and from glances.
+        raise Unavailable("the database does not answer") from error
+    except ProgrammingError as error:
+        if isinstance(error.orig, _NO_SCHEMA):
+            raise Misconfigured(WITHOUT_SCHEMA) from error
+        raise
+    except _NO_SCHEMA as error:
+        raise Misconfigured(WITHOUT_SCHEMA) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
             raise Unavailable("the database does not answer") from error
-        except ProgrammingError as error:
-            if isinstance(error.orig, _NO_SCHEMA):
-                raise Misconfigured(WITHOUT_SCHEMA) from error
-            raise
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise Unavailable("the database does not answer") from error
-            raise
+        raise
 
 
 def driver_url(url: str) -> str:
@@ -78,7 +105,6 @@ def _engine(url: str, pool_size: int) -> Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_WAIT_FOR_CONNECTION_SECONDS,
-        pool_pre_ping=True,
         hide_parameters=True,
         connect_args={"options": _OPTIONS, "connect_timeout": _WAIT_FOR_CONNECTION_SECONDS},
     )
@@ -95,5 +121,13 @@ def _engine(url: str, pool_size: int) -> Engine:
         except psycopg.Error:
             connection.close()
             raise
+
+    @event.listens_for(engine, "checkout")
+    def look(connection: psycopg.Connection[Any], _record: object, _pooled: object) -> None:
+        # A server that was not asked has nothing to say but its farewell; looking for it costs no round trip.
+        waiting = select.poll()
+        waiting.register(connection.fileno(), select.POLLIN)
+        if waiting.poll(0):
+            raise DisconnectionError
 
     return engine

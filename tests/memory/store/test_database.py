@@ -117,11 +117,48 @@ def test_a_session_ended_by_the_server_is_unavailable_once(
     assert _tenants(one_connection, uuid4()) == 0
 
 
+def test_a_glance_sees_its_tenant_alone_and_leaves_nothing_behind(one_connection: Database) -> None:
+    tenant_id = uuid4()
+    _insert_tenant(one_connection, tenant_id)
+    for asking, tenants in ((tenant_id, 1), (uuid4(), 0), (None, 0)):
+        with one_connection.glance(asking) as glance:
+            assert glance.execute("select count(*) as tenants from tenants").fetchone() == (tenants,)
+    with one_connection.across() as session:
+        assert session.execute(_TENANT).scalar_one() is None
+
+
+def test_a_glance_at_a_server_that_hangs_up_is_unavailable_once(
+    one_connection: Database, migrated: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    def look(*, ended_before: bool) -> int:
+        with one_connection.glance(None) as glance:
+            [own] = glance.execute("select pg_backend_pid()").fetchall()
+            if ended_before:
+                migrated.administer(f"select pg_terminate_backend({own[0]}, 5000);")
+            glance.execute("select 1")
+        return int(own[0])
+
+    with pytest.raises(Unavailable):
+        look(ended_before=True)
+    migrated.administer(f"select pg_terminate_backend({look(ended_before=False)}, 5000);")
+    look(ended_before=False)
+    assert not caplog.records
+
+
+def test_a_glance_without_a_free_connection_is_unavailable(one_connection: Database) -> None:
+    with one_connection.across() as session:
+        session.execute(text("select 1"))
+        with pytest.raises(Unavailable, match="busy"), one_connection.glance(None):
+            pass
+
+
 def test_an_address_without_a_server_is_unavailable(tmp_path: Path) -> None:
     nowhere = Database(f"postgresql://rememberos_app:secret@/{DATABASE}?host={tmp_path}")
     with pytest.raises(Unavailable) as refused, nowhere.across() as session:
         session.execute(text("select 1"))
     assert "secret" not in str(refused.value)
+    with pytest.raises(Unavailable), nowhere.glance(None):
+        pass
 
 
 def test_the_short_scheme_names_postgres_too(database: DatabaseUrls) -> None:
@@ -139,6 +176,8 @@ def test_a_database_without_its_schema_says_what_to_do(migrated: EmbeddedPostgre
         for _ in range(2):
             with pytest.raises(Misconfigured, match="rememberos migrate"):
                 _tenants(bare, uuid4())
+            with pytest.raises(Misconfigured, match="rememberos migrate"), bare.glance(None) as glance:
+                glance.execute("select * from find_key('')")
     finally:
         bare.close()
         migrated.administer(f"drop database {name} with (force);")
