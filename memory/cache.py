@@ -18,7 +18,7 @@ from memory.store.database import Database
 
 KEEP_SECONDS = 3600.0
 # Raise it with whatever makes another answer out of the same question and the same memories.
-_RANKING = 1
+_RANKING = 2
 
 
 class Searching(Protocol):

@@ -1,5 +1,6 @@
 """Conditions on memories as clients write them: a small JSON language, checked here, compiled in the store."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -59,7 +60,10 @@ _METADATA_FIELD = r"^metadata(\.[^.\u0000]+)+$"
 
 
 class Leaf(BaseModel):
-    """One condition. `value` is what `op` compares with: for `in` a list, for `exists` true (the default) or false."""
+    """One condition. `value` is what `op` compares with: for `in` a list, for `exists` true (the default) or false.
+
+    A part of a metadata path is a key or, in an array, a place from 0.
+    """
 
     model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
 
@@ -96,6 +100,8 @@ class Leaf(BaseModel):
             if self.value is not None and not isinstance(self.value, bool):
                 raise ValueError("exists takes true or false")
             return self.value is not False
+        if "value" not in self.model_fields_set:
+            raise ValueError(f"{self.op} needs a value")
         if self.op == "in":
             if not isinstance(self.value, list) or len(self.value) > _MOST_VALUES:
                 raise ValueError(f"in takes a list of at most {_MOST_VALUES} values")
@@ -208,8 +214,10 @@ def _text(value: Any) -> str | None:
 def _scalar(value: Any) -> Scalar:
     if isinstance(value, str):
         return _storable(value)
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int | float):
+        return _number(value)
     raise ValueError("a value is text, a number, true, false or null")
 
 
@@ -225,6 +233,8 @@ def _storable(value: str) -> str:
 def _number(value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("compare with a number or a date")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("the number is too large")
     return value
 
 
@@ -276,20 +286,18 @@ def _leaf_schemas() -> Iterator[dict[str, Any]]:
         )
         takes = _OPS[kind]
         equal = [op for op in ("eq", "ne", "contains") if op in takes]
-        yield _leaf_schema(field, equal, plain[kind], needed=kind in ("time", "number"))
-        yield _leaf_schema(
-            field, ["in"], {"type": "array", "items": plain[kind], "maxItems": _MOST_VALUES}, needed=True
-        )
-        yield _leaf_schema(field, ["exists"], {"type": ["boolean", "null"]}, needed=False)
+        yield _leaf_schema(field, equal, plain[kind])
+        yield _leaf_schema(field, ["in"], {"type": "array", "items": plain[kind], "maxItems": _MOST_VALUES})
+        yield _leaf_schema(field, ["exists"], {"type": ["boolean", "null"]})
         if "gt" in takes:
             order = {"anyOf": [number, time]} if kind == "metadata" else plain[kind]
-            yield _leaf_schema(field, list(_ORDER), order, needed=True)
+            yield _leaf_schema(field, list(_ORDER), order)
 
 
-def _leaf_schema(field: Any, ops: Sequence[str], value: Any, *, needed: bool) -> dict[str, Any]:
+def _leaf_schema(field: Any, ops: Sequence[str], value: Any) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {"field": field, "op": {"enum": ops}, "value": value},
-        "required": ["field", "op", *(["value"] if needed else [])],
+        "required": ["field", "op", *([] if ops == ["exists"] else ["value"])],
         "additionalProperties": False,
     }

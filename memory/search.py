@@ -73,7 +73,9 @@ class Search:
             query_embedding_ms=round((embedded - started) * 1000, 3),
             search_ms=round((done - embedded) * 1000, 3),
         )
-        return answer if mode == wanted.mode else answer.as_degraded()
+        # No language model is asked yet: whoever wants its help gets the plain search, and better once there is one.
+        degraded = mode != wanted.mode or wanted.rewrite or wanted.rerank
+        return answer.as_degraded() if degraded else answer
 
     def _embedded(self, wanted: SearchRequest) -> Vectors | None:
         if wanted.mode == "text":

@@ -1,5 +1,6 @@
 """What makes a memory visible to a search, as SQL over `memories m` with parameters: never text of a client's."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,7 @@ _COLUMNS = {
     "updated_at": ("m.updated_at", "timestamptz"),
     "importance": ("m.importance", "float8"),
 }
+_PLACE = re.compile(r"\s*[+-]?\d+\s*")
 _SIGNS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
@@ -89,10 +91,10 @@ def conditions(filters: Filters) -> Conditions:
     visible = " and ".join(asked)
     for number, phrase in enumerate(filters.phrases):
         values[f"phrase_{number}"] = lexemes.plain(phrase)
-        asked.append(
-            "strpos(regexp_replace(lower(normalize(m.text, nfc)), '\\s+', ' ', 'g'), "
-            f"lower(%(phrase_{number})s::text)) > 0"
-        )
+        values["apostrophes"] = lexemes.APOSTROPHES
+        values["plain_apostrophes"] = "'" * len(lexemes.APOSTROPHES)
+        written = "translate(lower(normalize(m.text, nfc)), %(apostrophes)s, %(plain_apostrophes)s)"
+        asked.append(f"strpos(regexp_replace({written}, '\\s+', ' ', 'g'), lower(%(phrase_{number})s::text)) > 0")
     return Conditions(visible, " and ".join(asked), values)
 
 
@@ -113,8 +115,13 @@ def _demanded(node: Filter) -> Iterator[Leaf]:
     if isinstance(node, Every):
         for part in node.parts:
             yield from _demanded(part)
-    elif isinstance(node, Leaf) and node.kind == "metadata" and node.op == "eq":
+    elif isinstance(node, Leaf) and node.kind == "metadata" and node.op == "eq" and not _may_be_places(node.path[1:]):
         yield node
+
+
+def _may_be_places(path: Sequence[str]) -> bool:
+    """Whether some part could be a place in an array, which no index of containment knows."""
+    return any(_PLACE.fullmatch(part) for part in path)
 
 
 def _compiled(node: Filter, values: dict[str, Any]) -> str:
@@ -151,10 +158,7 @@ def _of_column(leaf: Leaf, values: dict[str, Any]) -> str:
 
 
 def _of_metadata(leaf: Leaf, values: dict[str, Any]) -> str:
-    found = "m.metadata"
-    for key in leaf.path:
-        # A key of an object, never a place in an array.
-        found = f"({found} -> {_parameter(values, key)}::text)"
+    found = f"(m.metadata #> {_parameter(values, leaf.path)}::text[])"
     if leaf.op == "exists":
         return f"({found} is {'not ' if leaf.operand else ''}null)"
     if leaf.op == "in":

@@ -18,10 +18,24 @@ _MOST_CHARACTERS = 200
 _MOST_PAIRS = 10_000
 _MOST_SINGLES = 2_000
 
-# Soft hyphens split words that look whole; the typographic hyphens join codes that were copied from a page.
-_INVISIBLE_OR_TYPOGRAPHIC = str.maketrans({"\u00ad": "", "\u2010": "-"})
-# The parser reads `OPS-12226` as `op` and the number `-12226`.
-_HYPHEN_BEFORE_DIGIT = re.compile(r"(?<=\w)-(?=\d)")
+# With the accent that is typed for one.
+APOSTROPHES = "\u2018\u2019\u201b\u02bc\u00b4"
+_APOSTROPHES = {ord(mark): "'" for mark in APOSTROPHES}
+_HYPHENS = {ord(mark): "-" for mark in "\u2010\u2011\u2212"}
+# Where a locale knows no better, the parser takes every mark beyond ASCII for a letter: of `“tea”—hot` it makes one
+# word, and of a soft hyphen a part of its word.
+_LAST_MARK = 0x1FFFF
+_MARKS = {
+    code: None if unicodedata.category(chr(code)) == "Cf" else " "
+    for code in range(0x80, _LAST_MARK)
+    if unicodedata.category(chr(code)) in ("Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Cf")
+}
+_VARIATIONS = dict.fromkeys(range(0xFE00, 0xFE10))
+_ONE_SPELLING = {**_MARKS, **_VARIATIONS, **_HYPHENS, **_APOSTROPHES, 0x200B: " "}
+# The parser reads `OPS-12226` as `op` and the number `-12226`; `and/or`, `end.Next` and what stands between `<` and `>`
+# as one word or none. `3.14`, `2.13.7` and `U.S.` stay whole.
+_JOINED = re.compile(r"(?<=\w)-(?=\d)|[/\\@<>]|(?<=\w\w)(?<!\d)\.(?=\w\w)|(?<=\w\d)\.(?=[^\W\d]\w)")
+_PICTURE = re.compile("[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]")
 # None of these may try again from another place of the same run: a text can be one run of 10,000 characters.
 _RUN = re.compile(r"\w+(?:[-./:@#]\w+)*")
 _WORD = re.compile(r"\w+")
@@ -43,7 +57,7 @@ def searchable(text: str) -> str:
     """The text as `to_tsvector` is to read it, in memories and queries alike."""
     # A locale's own idea of lower case would miss letters that it does not know.
     folded = _one_spelling(text).casefold()
-    return _SCRIPT_CHANGES.sub(" ", _HYPHEN_BEFORE_DIGIT.sub(" ", folded))
+    return _SCRIPT_CHANGES.sub(" ", _JOINED.sub(" ", folded))
 
 
 def exact_terms(text: str) -> list[str]:
@@ -53,15 +67,18 @@ def exact_terms(text: str) -> list[str]:
 
 
 def character_terms(text: str) -> list[str]:
-    """Of scripts without spaces every character and every pair of neighbours: any part of a run is found by these."""
-    runs = _UNSPACED_RUN.findall(_one_spelling(text))
+    """Of scripts without spaces every character and every pair of neighbours: any part of a run is found by these.
+
+    Besides them every emoji.
+    """
+    runs = [*_UNSPACED_RUN.findall(_one_spelling(text)), *_PICTURE.findall(text)]
     singles = _distinct((character for run in runs for character in run), _MOST_SINGLES)
     return singles + _distinct((pair for run in runs for pair in _pairs(run)), _MOST_PAIRS)
 
 
 def wanted_character_terms(query: str) -> list[str]:
     """What a query asks of them: the pairs, and a character that stands alone."""
-    runs = _UNSPACED_RUN.findall(_one_spelling(query))
+    runs = [*_UNSPACED_RUN.findall(_one_spelling(query)), *_PICTURE.findall(query)]
     return _distinct((term for run in runs for term in (_pairs(run) if len(run) > 1 else run)), _MOST_PAIRS)
 
 
@@ -84,7 +101,7 @@ def is_unspaced(lexeme: str) -> bool:
 
 def plain(phrase: str) -> str:
     """A phrase as it is looked for in texts: composed, with single spaces. The case is the database's to fold."""
-    return _SPACES.sub(" ", unicodedata.normalize("NFC", phrase)).strip()
+    return _SPACES.sub(" ", unicodedata.normalize("NFC", phrase).translate(_APOSTROPHES)).strip()
 
 
 def any_of(lexemes: Iterable[str]) -> str:
@@ -103,8 +120,9 @@ def quoted(lexeme: str) -> str:
 
 
 def _one_spelling(text: str) -> str:
-    # Ligatures of PDFs, full-width digits, accents of their own: written differently, meant alike.
-    return unicodedata.normalize("NFKC", text).translate(_INVISIBLE_OR_TYPOGRAPHIC)
+    # Ligatures of PDFs, full-width digits, accents of their own: written differently, meant alike. Apostrophes come
+    # first: an accent that stands alone would be taken apart.
+    return unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).translate(_ONE_SPELLING)
 
 
 def _distinct(terms: Iterable[str], most: int) -> list[str]:

@@ -74,6 +74,18 @@ def test_another_question_is_another(
     assert process.search(tenant.caller, "notes", other).cached
 
 
+@pytest.mark.parametrize("wish", [ask(rewrite=True), ask(rerank=True)])
+def test_the_plain_answer_to_a_wish_for_more_is_not_kept(
+    processes: Processes, house: Services, tenant: Tenant, wish: SearchRequest
+) -> None:
+    process, _ = processes
+    house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea is green"))
+    for _ in range(2):
+        answer = process.search(tenant.caller, "notes", wish)
+        assert not answer.cached
+        assert _texts(answer) == ["tea is green"]
+
+
 def test_what_wasasked_of_one_collection_is_no_answer_for_another(
     processes: Processes, house: Services, tenant: Tenant
 ) -> None:

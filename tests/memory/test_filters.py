@@ -75,6 +75,14 @@ def _nested(levels: int) -> Json:
         {"field": "metadata.a", "op": "gt", "value": True},
         {"field": "metadata.a", "op": "gt", "value": None},
         {"field": "metadata.a", "op": "gt"},
+        {"field": "metadata.a", "op": "eq"},
+        {"field": "category", "op": "ne"},
+        {"field": "category", "op": "in"},
+        {"field": "category", "op": "contains"},
+        {"field": "metadata.a", "op": "eq", "value": float("inf")},
+        {"field": "metadata.a", "op": "in", "value": [1, float("nan")]},
+        {"field": "metadata.a", "op": "lt", "value": float("inf")},
+        {"field": "importance", "op": "lt", "value": float("inf")},
         {"field": "metadata.a", "op": "eq", "value": {"b": 1}},
         {"field": "metadata.a", "op": "eq", "value": "\ud800"},
         {"field": "importance", "op": "gt", "value": "0.5"},
@@ -93,7 +101,15 @@ def test_what_means_nothing_is_refused(tree: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "tree", [_nested(5), {"and": [_LEAF] * 50}, {"and": []}, {"or": [{"and": []}]}, {"field": "type", "op": "exists"}]
+    "tree",
+    [
+        _nested(5),
+        {"and": [_LEAF] * 50},
+        {"and": []},
+        {"or": [{"and": []}]},
+        {"field": "type", "op": "exists"},
+        {"field": "metadata.a", "op": "lt", "value": 10**400},
+    ],
 )
 def test_the_bounds_themselves_are_allowed(tree: Json) -> None:
     _ADAPTER.validate_python(tree)
@@ -115,6 +131,8 @@ def test_two_filters_that_mean_different_things_are_written_differently() -> Non
         ({"or": [{"field": "metadata.a", "op": "eq", "value": 1}]}, {}),
         ({"not": {"field": "metadata.a", "op": "eq", "value": 1}}, {}),
         ({"field": "metadata.a", "op": "ne", "value": 1}, {}),
+        ({"field": "metadata.a.0", "op": "eq", "value": 1}, {}),
+        ({"field": "metadata.0.a", "op": "eq", "value": 1}, {"0": {"a": 1}}),
     ],
 )
 def test_an_index_is_asked_only_for_what_no_result_gets_around(tree: Json, metadata: Json) -> None:
@@ -335,6 +353,8 @@ def _value(field: str, memory: Memory) -> Any:
         return _MISSING if found is None else found
     found = memory.metadata
     for key in field.split(".")[1:]:
+        if isinstance(found, list):
+            found = dict(zip("0123456789", found, strict=False))
         if not isinstance(found, dict) or key not in found:
             return _MISSING
         found = found[key]

@@ -334,6 +334,8 @@ def test_plain_words_are_not_counted_twice(house: Services, tenant: Tenant) -> N
         ('walrus "100%"', {"walrus 100% sure"}),
         ('walrus "京都に"', {"walrus 東京都に住む"}),
         ('"walrus red"', set()),
+        ('"walrus\'s own"', {"the walrus’s own"}),
+        ('"the walrus’s own"', {"the walrus’s own"}),
         ('walrus "nowhere to be found"', set()),
     ],
 )
@@ -354,6 +356,7 @@ def test_a_quoted_phrase_occurs_in_every_result(
         "walrus 100 sure",
         "walrus 東京都に住む",
         "walrus 京 都 に",
+        "the walrus’s own",
     )
     assert set(_texts(_hits(house, tenant, query, mode=mode, min_score=0))) == found
 

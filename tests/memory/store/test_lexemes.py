@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from memory.store.lexemes import any_of, exact_terms, quoted, searchable
+from memory.store.lexemes import any_of, character_terms, exact_terms, quoted, searchable, wanted_character_terms
 from tests.memory.conftest import Connection
 
 
@@ -42,10 +42,27 @@ def test_exact_terms_are_codes_and_joined_words(text: str, terms: list[str]) -> 
         ("it is -5 there", "it is -5 there"),
         ("well-known", "well-known"),
         ("é-5 中-5", "é 5 中 5"),
+        ("love/hate end.Next me@example.org", "love hate end next me example org"),
+        ("/etc/app.conf <b>List<int>", " etc app conf  b list int "),
+        ("app2.log C:\\logs", "app2 log c: logs"),
+        ("3.14 2.13.7 v2.1 U.S. e.g. p.m", "3.14 2.13.7 v2.1 u.s. e.g. p.m"),
+        ("“tea”—hot…", " tea  hot..."),
+        ("l\u2019heure don\u00b4t O\u2018Neil", "l'heure don't o'neil"),
+        ("5\u201310 €20 •one", "5 10  20  one"),
+        ("non\u200bstop שלום\u200f \ufeffword", "non stop שלום word"),
+        ("हिन्दी की", "हिन्दी की"),
     ],
 )
-def test_a_hyphen_before_a_digit_is_split_only_inside_a_word(text: str, read: str) -> None:
+def test_marks_end_words_where_the_parser_would_not_see_it(text: str, read: str) -> None:
     assert searchable(text) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"), [("so glad 🎉🚀!", ["=🎉", "=🚀"]), ("❤️ it", ["=❤"]), ("€5 →", []), ("中🎉", ["=中", "=🎉"])]
+)
+def test_every_emoji_is_a_term(text: str, terms: list[str]) -> None:
+    assert character_terms(text) == terms
+    assert wanted_character_terms(text) == terms
 
 
 @pytest.mark.parametrize(
