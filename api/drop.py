@@ -15,20 +15,10 @@ from api.routing import answer
 from api.routing import router as guarded_router
 from api.temporal import WorkflowClient
 from api.waiting import WAIT_SECONDS, wait_until
+from memory.drop_schemas import BatchProgress, DropAccepted, DropOptions, DropResponse, DropResult
 from memory.drops import IncomingFile, OpenedDrop
 from memory.errors import Invalid
-from memory.schemas import (
-    BatchProgress,
-    Caller,
-    Category,
-    ContainerTag,
-    DropAccepted,
-    DropOptions,
-    DropResponse,
-    DropResult,
-    Importance,
-    Metadata,
-)
+from memory.schemas import Caller, Category, ContainerTag, Importance, Metadata
 from memory.services import Services as House
 
 # A restart of Temporal takes a moment; who waits anyway may see it through.

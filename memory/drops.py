@@ -14,12 +14,13 @@ import structlog
 
 from memory import quotas
 from memory.chunking import Chunk, chunk
+from memory.drop_schemas import BatchProgress, DropOptions, DropResponse, FileRefused
 from memory.embedding import Embedding
 from memory.errors import AppError, Forbidden, Misconfigured, NotFound, RejectedFile, TooLarge
 from memory.filenames import clean_content_type, clean_filename
 from memory.grants import Grants, Reach
 from memory.ports import Document, FileReader, ObjectStore, Vectors
-from memory.schemas import Author, BatchProgress, Caller, DropOptions, DropResponse, FileRefused
+from memory.schemas import Author, Caller
 from memory.statistics import Statistics
 from memory.store import changes, collections, drops, files, memories
 from memory.store.database import Database

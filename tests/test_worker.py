@@ -22,10 +22,11 @@ from temporalio.service import RPCError
 
 import worker
 from api.temporal import WorkflowClient
+from memory.drop_schemas import BatchProgress, DropOptions
 from memory.drops import IncomingFile
 from memory.embedding import Embedding
 from memory.memories import Memories
-from memory.schemas import BatchProgress, Caller, DropOptions, MemoryCreate
+from memory.schemas import Caller, MemoryCreate
 from memory.services import Services, build
 from memory.settings import Settings
 from ops import launch

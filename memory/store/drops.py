@@ -10,7 +10,8 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import text
 from sqlmodel import Session
 
-from memory.schemas import Author, BatchFile, BatchProgress, DropOptions, DropResult
+from memory.drop_schemas import BatchFile, BatchProgress, DropOptions, DropResult
+from memory.schemas import Author
 
 _PENDING = "('queued', 'processing')"
 

@@ -10,9 +10,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from memory.agents import GrantWanted, KeyCreate
+from memory.drop_schemas import DropOptions
 from memory.drops import IncomingFile
 from memory.errors import Unavailable
-from memory.schemas import DropOptions, MemoryCreate
+from memory.schemas import MemoryCreate
 from memory.services import Services
 from memory.settings import Settings
 from memory.store import changes

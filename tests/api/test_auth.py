@@ -10,9 +10,10 @@ from fastapi import Request
 from starlette.testclient import TestClient
 
 from api import auth
+from memory.drop_schemas import DropOptions
 from memory.drops import IncomingFile
 from memory.errors import Forbidden
-from memory.schemas import Caller, CollectionCreate, DropOptions, MemoryCreate
+from memory.schemas import Caller, CollectionCreate, MemoryCreate
 from memory.services import Services
 from tests.api.conftest import Tenant
 from tests.api.routes import GUARDED, ROWS, Route, request_of, routes

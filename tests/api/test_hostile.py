@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from tests.api.conftest import Tenant
 
 COLLECTIONS = "/v1/memory/collections"
+PEOPLE = f"{COLLECTIONS}/people/memories"
 FIELDS = [
     "text", "importance", "category", "source", "metadata", "container_tag", "sequence", "position", "expires_at",
     "query", "limit", "min_score", "mode", "metadata_filter", "include_archived", "name", "description",
@@ -49,7 +50,7 @@ def _assert_ours(answer: Any) -> None:
     [
         ("POST", COLLECTIONS, False),
         ("PUT", f"{COLLECTIONS}/people", False),
-        ("POST", f"{COLLECTIONS}/people/memories", False),
+        ("POST", PEOPLE, False),
         ("POST", f"{COLLECTIONS}/people/memories/bulk", True),
         ("POST", f"{COLLECTIONS}/people/search", False),
         ("POST", "/v1/memory/search", False),
@@ -63,13 +64,13 @@ def test_a_body_of_anything(
     headers = {**tenant.headers, "Content-Type": "application/json"}
 
     _assert_ours(client.request(method, path, headers=headers, content=json.dumps([body] if many else body)))
-    _assert_ours(client.get(f"{COLLECTIONS}/people/memories", headers=tenant.headers))
+    _assert_ours(client.get(PEOPLE, headers=tenant.headers))
 
 
 @_many
 @given(changes=st.lists(st.dictionaries(st.sampled_from(FIELDS), _value, max_size=3), max_size=3))
 def test_patches_of_anything(client: TestClient, tenant: Tenant, changes: list[dict[str, Any]]) -> None:
-    path = f"{COLLECTIONS}/people/memories"
+    path = PEOPLE
     path = f"{path}/{client.post(path, headers=tenant.headers, json={'text': 'tea'}).json()['id']}"
     headers = {**tenant.headers, "Content-Type": "application/json"}
 
@@ -92,3 +93,56 @@ def test_addresses_of_anything(client: TestClient, tenant: Tenant, name: bytes, 
         ("GET", f"/v1/memory/files/{quote(name)}?{query}&signature={quote(tag)}"),
     ):
         _assert_ours(client.request(method, address, headers=tenant.headers))
+
+
+def _create(client: TestClient, tenant: Tenant, metadata: dict[str, Any]) -> Any:
+    return client.post(PEOPLE, headers=tenant.headers, json={"text": "a", "metadata": metadata}).json()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b'"text"',
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b'{"text": "a", "importance": NaN}',
+        b'{"text": "a", "importance": Infinity}',
+        b'{"text": "a", "importance": 1e999}',
+        b'{"text": "a", "metadata": {"n": -Infinity}}',
+        b'{"text": "a", "metadata": {"n": 1e999}}',
+        b'{"text": "a", "metadata": {"n": ' + b"9" * 5000 + b"}}",
+        b'{"text": "a", "position": ' + b"9" * 400 + b"}",
+        b'{"text": "\\ud800"}',
+        b'{"text": "a", "category": "\\udc00"}',
+        b'{"text": "a", "metadata": {"\\ud800": 1}}',
+        b'{"text": "a", "metadata": {"a": ["\\ud800"]}}',
+        b'{"\\ud800": 1}',
+        b'{"text": "a", "metadata": ' + b'{"a":' * 100 + b"1" + b"}" * 100 + b"}",
+        b'{"text": "a", "metadata": {"a": ' + b"[" * 300 + b"]" * 300 + b"}}",
+        b'{"text": "a", "metadata": ' + b'{"a":' * 950 + b"1" + b"}" * 950 + b"}",
+    ],
+)
+def test_hostile_json_is_422_never_500(client: TestClient, tenant: Tenant, body: bytes) -> None:
+    answer = client.post(PEOPLE, headers={**tenant.headers, "Content-Type": "application/json"}, content=body)
+
+    assert answer.status_code == 422
+    assert isinstance(answer.json()["detail"], str)
+
+
+def test_large_but_proper_numbers_survive(client: TestClient, tenant: Tenant) -> None:
+    metadata = {"big": 10**400, "tiny": 5e-324, "precise": 0.1 + 0.2}
+
+    assert _create(client, tenant, metadata)["metadata"] == metadata
+
+
+def test_metadata_of_the_deepest_kind_can_be_read_again(client: TestClient, tenant: Tenant) -> None:
+    metadata: dict[str, Any] = {}
+    for _ in range(63):
+        metadata = {"a": metadata}
+
+    made = _create(client, tenant, metadata)
+
+    assert client.get(f"{PEOPLE}/{made['id']}", headers=tenant.headers).json()["metadata"] == metadata

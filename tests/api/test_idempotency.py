@@ -390,13 +390,11 @@ def test_who_may_no_longer_write_gets_no_answer_again(client: TestClient, servic
     services.grants.put(tenant.caller, "people", may_write)
     headers = _once({"Authorization": f"Bearer {agent.api_key}"})
     first = client.post(PEOPLE, headers=headers, json={"text": "Ada likes tea"})
-    assert first.status_code == 201
 
     services.grants.put(tenant.caller, "people", may_write.model_copy(update={"can_write": False}))
     refused = client.post(PEOPLE, headers=headers, json={"text": "Ada likes tea"})
     services.grants.put(tenant.caller, "people", may_write)
     again = client.post(PEOPLE, headers=headers, json={"text": "Ada likes tea"})
 
-    assert refused.status_code == 403
-    assert "Ada" not in refused.text
+    assert (refused.status_code, "Ada" in refused.text) == (403, False)
     assert (again.json(), _is_replayed(again)) == (first.json(), True)

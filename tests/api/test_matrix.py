@@ -9,8 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from memory.agents import GrantWanted, KeyCreate, NewKey
+from memory.drop_schemas import DropOptions
 from memory.drops import IncomingFile
-from memory.schemas import DropOptions, MemoryCreate
+from memory.schemas import MemoryCreate
 from memory.services import Services
 from tests.api.conftest import Tenant
 from tests.api.routes import GUARDED, ROWS, Outcomes, Route, request_of

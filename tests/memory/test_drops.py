@@ -11,12 +11,13 @@ import pytest
 
 from memory import drops as rules
 from memory.adapters.documents import GuardedReader
+from memory.drop_schemas import BatchFile, BatchProgress, DropOptions
 from memory.drops import COLLECTION_DELETED, Drops, IncomingFile
 from memory.embedding import Embedding
 from memory.errors import Misconfigured, NotFound, RejectedFile, Unavailable
 from memory.ports import Block, Document, FileReader
 from memory.quotas import MAX_FILE_BYTES
-from memory.schemas import BatchFile, BatchProgress, Caller, CollectionCreate, DropOptions, MemoryFilter, SearchRequest
+from memory.schemas import Caller, CollectionCreate, MemoryFilter, SearchRequest
 from memory.services import Services
 from memory.store import drops as store
 from tests.fakes import WordEmbedder
