@@ -45,8 +45,7 @@ class Accounts:
     def authenticate(self, token: str, *, address: str | None = None) -> Caller:
         """Who holds this key, asking from this address. Raises Unauthorized."""
         if _KEY.fullmatch(token):
-            with self._database.glance(None) as glance:
-                caller = accounts.find_caller(glance, _hashed(token))
+            caller = accounts.find_caller(self._database, _hashed(token))
             if caller is not None:
                 self._key_use.used(caller)
                 return replace(caller, ip_hash=self._hashed_address(address))

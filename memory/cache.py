@@ -62,8 +62,7 @@ class CachedSearch:
 
     def _states(self, caller: Caller, collection: str | None) -> list[State]:
         reach = self._grants.reach(caller)
-        with self._database.glance(caller.tenant_id) as glance:
-            states = answers.states(glance, collection)
+        states = answers.states(self._database, caller.tenant_id, collection)
         if collection is not None and states:
             reach.check_readable(states[0].collection_id, collection)
         return [state for state in states if reach.can_read(state.collection_id)]

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from memory.schemas import Caller
-from memory.store.database import Glance
+from memory.store.database import Database
 
 
 def insert_tenant(session: Session, *, tenant_id: UUID, name: str, email: str, tier: str, is_admin: bool) -> bool:
@@ -37,11 +37,12 @@ def hold(session: Session, tenant_id: UUID) -> None:
     session.execute(text("select id from tenants where id = :id for no key update"), {"id": tenant_id})
 
 
-def find_caller(glance: Glance, key_hash: bytes) -> Caller | None:
+def find_caller(database: Database, key_hash: bytes) -> Caller | None:
     """Who holds the key with this hash, across tenants; None for an unknown, revoked or expired one."""
-    row = glance.execute("select * from find_key(%s)", (key_hash,)).fetchone()
-    if row is None:
+    rows = database.glance(None, "select * from find_key(%(hash)s)", {"hash": key_hash})
+    if not rows:
         return None
+    [row] = rows
     return Caller(
         tenant_id=row.tenant_id,
         key_id=row.key_id,

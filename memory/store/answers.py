@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from memory.store.database import Glance
+from memory.store.database import Database
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,11 @@ class State:
     next_expiry: datetime | None
 
 
-def states(glance: Glance, collection: str | None) -> list[State]:
+def states(database: Database, tenant_id: UUID, collection: str | None) -> list[State]:
     """Of the collection with this name, or of all the tenant's, in the order of their ids."""
     named = "" if collection is None else "where c.name = %(name)s"
-    rows = glance.execute(
+    rows = database.glance(
+        tenant_id,
         f"""
         select c.id,
                coalesce((select sum(v.version)::bigint from collection_versions v where v.collection_id = c.id), 0),

@@ -2,7 +2,7 @@
 
 import re
 import select
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, cast
 from uuid import UUID
@@ -17,10 +17,7 @@ from sqlmodel import Session
 
 from memory.errors import Misconfigured, Unavailable
 
-__all__ = ["Database", "Glance", "Session"]
-
-# A cursor whose rows are named tuples.
-Glance = psycopg.Cursor[Any]
+__all__ = ["Database", "Session"]
 
 # A generic plan ignores how large a tenant is and costs a small one a hundredfold; times travel as UTC.
 _OPTIONS = "-c plan_cache_mode=force_custom_plan -c timezone=UTC"
@@ -48,20 +45,27 @@ class Database:
         with self._session() as session:
             yield session
 
-    @contextmanager
-    def glance(self, tenant_id: UUID | None) -> Iterator[Glance]:
-        """A transaction for the few reads that every request makes: a fifth of the work of a use case's. Raises
-        Unavailable."""
+    def glance(self, tenant_id: UUID | None, statement: str, values: Mapping[str, Any]) -> list[Any]:
+        """The rows, as named tuples, of one statement that reads: for what every request asks, at a fifth of the work
+        of a use case's transaction. Raises Unavailable.
+        """
         with _our_errors(), closing(self._engine.raw_connection()) as pooled:
             connection = cast("psycopg.Connection[Any]", pooled.driver_connection)
+            connection.autocommit = True
             try:
-                with connection.transaction(), connection.cursor(row_factory=namedtuple_row) as cursor:
-                    if tenant_id is not None:
-                        cursor.execute("select set_config('app.tenant', %s, true)", (str(tenant_id),))
-                    yield cursor
+                with psycopg.ClientCursor(connection, row_factory=namedtuple_row) as cursor:
+                    # What is sent together is one transaction, at whose end the tenant is forgotten.
+                    tenant = "" if tenant_id is None else str(tenant_id)
+                    cursor.execute(
+                        f"select set_config('app.tenant', %(tenant)s, true); {statement}", {**values, "tenant": tenant}
+                    )
+                    cursor.nextset()
+                    return cursor.fetchall()
             finally:
                 if connection.closed:
                     pooled.invalidate()
+                else:
+                    connection.autocommit = False
 
     def close(self) -> None:
         self._engine.dispose()

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Barrier
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -121,35 +122,38 @@ def test_a_glance_sees_its_tenant_alone_and_leaves_nothing_behind(one_connection
     tenant_id = uuid4()
     _insert_tenant(one_connection, tenant_id)
     for asking, tenants in ((tenant_id, 1), (uuid4(), 0), (None, 0)):
-        with one_connection.glance(asking) as glance:
-            assert glance.execute("select count(*) as tenants from tenants").fetchone() == (tenants,)
+        [row] = one_connection.glance(asking, "select count(*) as tenants from tenants", {})
+        assert row.tenants == tenants
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        one_connection.glance(tenant_id, "select 1 / %(zero)s", {"zero": 0})
     with one_connection.across() as session:
         assert session.execute(_TENANT).scalar_one() is None
 
 
-def test_a_glance_at_a_server_that_hangs_up_is_unavailable_once(
+def test_what_is_glanced_for_is_never_taken_for_a_statement(one_connection: Database) -> None:
+    given = {"text": "'; select set_config('app.tenant', 'x', false); --\\' %(tenant)s", "bytes": b"\x00'\\"}
+    [row] = one_connection.glance(None, "select %(text)s as text, %(bytes)s::bytea as bytes", given)
+    assert row._asdict() == given
+
+
+def test_a_glance_at_a_server_that_hung_up_is_unavailable_once(
     one_connection: Database, migrated: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def look(*, ended_before: bool) -> int:
-        with one_connection.glance(None) as glance:
-            [own] = glance.execute("select pg_backend_pid()").fetchall()
-            if ended_before:
-                migrated.administer(f"select pg_terminate_backend({own[0]}, 5000);")
-            glance.execute("select 1")
-        return int(own[0])
-
+    [own] = one_connection.glance(None, "select pg_backend_pid() as pid", {})
+    migrated.administer(f"select pg_terminate_backend({own.pid}, 5000);")
+    # Ended while it lay in the pool: nobody notices.
+    one_connection.glance(None, "select 1", {})
     with pytest.raises(Unavailable):
-        look(ended_before=True)
-    migrated.administer(f"select pg_terminate_backend({look(ended_before=False)}, 5000);")
-    look(ended_before=False)
+        one_connection.glance(None, "select pg_terminate_backend(pg_backend_pid()), pg_sleep(5)", {})
+    one_connection.glance(None, "select 1", {})
     assert not caplog.records
 
 
 def test_a_glance_without_a_free_connection_is_unavailable(one_connection: Database) -> None:
     with one_connection.across() as session:
         session.execute(text("select 1"))
-        with pytest.raises(Unavailable, match="busy"), one_connection.glance(None):
-            pass
+        with pytest.raises(Unavailable, match="busy"):
+            one_connection.glance(None, "select 1", {})
 
 
 def test_an_address_without_a_server_is_unavailable(tmp_path: Path) -> None:
@@ -157,8 +161,8 @@ def test_an_address_without_a_server_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as refused, nowhere.across() as session:
         session.execute(text("select 1"))
     assert "secret" not in str(refused.value)
-    with pytest.raises(Unavailable), nowhere.glance(None):
-        pass
+    with pytest.raises(Unavailable):
+        nowhere.glance(None, "select 1", {})
 
 
 def test_the_short_scheme_names_postgres_too(database: DatabaseUrls) -> None:
@@ -176,8 +180,8 @@ def test_a_database_without_its_schema_says_what_to_do(migrated: EmbeddedPostgre
         for _ in range(2):
             with pytest.raises(Misconfigured, match="rememberos migrate"):
                 _tenants(bare, uuid4())
-            with pytest.raises(Misconfigured, match="rememberos migrate"), bare.glance(None) as glance:
-                glance.execute("select * from find_key('')")
+            with pytest.raises(Misconfigured, match="rememberos migrate"):
+                bare.glance(None, "select * from find_key('')", {})
     finally:
         bare.close()
         migrated.administer(f"drop database {name} with (force);")
