@@ -7,8 +7,10 @@ import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from memory.errors import AppError
 
@@ -76,8 +78,18 @@ async def _refusal(_: Request, error: AppError) -> JSONResponse:
     return _answer(error.status, body, headers)
 
 
-async def _http_refusal(_: Request, error: HTTPException) -> JSONResponse:
-    return _answer(error.status_code, {"detail": encodable(str(error.detail))}, dict(error.headers or {}))
+async def _http_refusal(request: Request, error: HTTPException) -> JSONResponse:
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods_at(request))
+    return _answer(error.status_code, {"detail": encodable(str(error.detail))}, headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """All methods of this path: the framework knows only those of the first route that stands there."""
+    contexts = iter_route_contexts(request.app.routes)
+    here = (context for context in contexts if context.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for context in here for method in context.methods or ()})
 
 
 async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
