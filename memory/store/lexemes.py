@@ -32,9 +32,11 @@ _MARKS = {
 }
 _VARIATIONS = dict.fromkeys(range(0xFE00, 0xFE10))
 _ONE_SPELLING = {**_MARKS, **_VARIATIONS, **_HYPHENS, **_APOSTROPHES, 0x200B: " "}
-# The parser reads `OPS-12226` as `op` and the number `-12226`; `and/or`, `end.Next` and what stands between `<` and `>`
-# as one word or none. `3.14`, `2.13.7` and `U.S.` stay whole.
-_JOINED = re.compile(r"(?<=\w)-(?=\d)|[/\\@<>]|(?<=\w\w)(?<!\d)\.(?=\w\w)|(?<=\w\d)\.(?=[^\W\d]\w)")
+# The parser reads `OPS-12226` as `op` and the number `-12226`, `+49` as another number than `49`, and `and/or`,
+# `end.Next` and what stands between `<` and `>` as one word or none. `3.14`, `2.13.7` and `U.S.` stay whole.
+_JOINED = re.compile(r"(?<=\w)-(?=\d)|\+(?=\d)|[/\\@<>~]|(?<=\w\w)(?<!\d)\.(?=\w\w)|(?<=\w\d)\.(?=[^\W\d]\w)")
+# Of `I've` and `we'll` stemming keeps `ve` and `ll`, which say no more than `I` and `we`.
+_CONTRACTED = re.compile(r"(?<=\w)'(?:m|re|ve|ll|d)\b")
 _PICTURE = re.compile("[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]")
 # None of these may try again from another place of the same run: a text can be one run of 10,000 characters.
 _RUN = re.compile(r"\w+(?:[-./:@#]\w+)*")
@@ -57,7 +59,7 @@ def searchable(text: str) -> str:
     """The text as `to_tsvector` is to read it, in memories and queries alike."""
     # A locale's own idea of lower case would miss letters that it does not know.
     folded = _one_spelling(text).casefold()
-    return _SCRIPT_CHANGES.sub(" ", _JOINED.sub(" ", folded))
+    return _SCRIPT_CHANGES.sub(" ", _JOINED.sub(" ", _CONTRACTED.sub("", folded)))
 
 
 def exact_terms(text: str) -> list[str]:
