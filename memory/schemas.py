@@ -331,18 +331,27 @@ class Context(BaseModel):
     before: list[Memory]
     after: list[Memory]
 
+    def fields(self) -> dict[str, object]:
+        """As a hit shows it: under its name, and both sides by themselves."""
+        return {"context": self, "before": self.before, "after": self.after}
+
 
 def _is_none(value: object) -> bool:
     return value is None
 
 
 class SearchHit(Memory):
-    """A memory with how well it answers: `score` 0-1, and each arm's part of it. `context`, `explain`: when asked."""
+    """A memory with how well it answers: `score` 0-1, and each arm's part of it.
+
+    `context`, `before`, `after` and `explain` only when asked for.
+    """
 
     score: float
     vector_score: float | None
     text_score: float | None
     context: Annotated[Context | None, Field(exclude_if=_is_none)] = None
+    before: Annotated[list[Memory] | None, Field(exclude_if=_is_none)] = None
+    after: Annotated[list[Memory] | None, Field(exclude_if=_is_none)] = None
     explain: Annotated[Explanation | None, Field(exclude_if=_is_none)] = None
 
 

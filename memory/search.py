@@ -104,10 +104,10 @@ class Search:
     def _linked(self, hit: SearchHit) -> SearchHit:
         update: dict[str, object] = {"images": linked(hit, self._objects).images}
         if hit.context is not None:
-            update["context"] = Context(
+            update |= Context(
                 before=[linked(memory, self._objects) for memory in hit.context.before],
                 after=[linked(memory, self._objects) for memory in hit.context.after],
-            )
+            ).fields()
         return hit.model_copy(update=update)
 
 
@@ -208,8 +208,8 @@ def _hits(found: _Found, mode: Mode, wanted: SearchRequest) -> list[SearchHit]:
             score=_clamped(scored.score),
             vector_score=None if mode == "text" else _clamped(scored.cosine),
             text_score=None if mode == "vector" else _clamped(scored.text),
-            context=_context(found, memory.id) if wanted.context else None,
             explain=ranking.explanation(scored, mode) if wanted.explain else None,
+            **(_context(found, memory.id).fields() if wanted.context else {}),
         )
         for memory in found.memories
         for scored in [found.scores[memory.id]]

@@ -133,10 +133,12 @@ def test_context_stands_in_the_order_of_the_sequence(house: Services, tenant: Te
         [hit] = _hits(house, tenant, "walrus", context=steps, min_score=0.9)
         if steps == 0:
             assert hit.context is None
+            assert not {"context", "before", "after"} & set(hit.model_dump())
             continue
         assert hit.context is not None
         assert [memory.text for memory in hit.context.before] == ["one", "two", "three"][3 - steps :]
         assert [memory.text for memory in hit.context.after] == ["five", "six", "seven"][:steps]
+        assert (hit.before, hit.after) == (hit.context.before, hit.context.after)
     [last] = _hits(house, tenant, "eight", context=3, min_score=0.9)
     assert last.context is not None
     # Without a position they stand behind those that have one, in the order in which they came.
