@@ -32,9 +32,19 @@ _MARKS = {
 }
 _VARIATIONS = dict.fromkeys(range(0xFE00, 0xFE10))
 _ONE_SPELLING = {**_MARKS, **_VARIATIONS, **_HYPHENS, **_APOSTROPHES, 0x200B: " "}
-# The parser reads `OPS-12226` as `op` and the number `-12226`, `+49` as another number than `49`, and `and/or`,
-# `end.Next` and what stands between `<` and `>` as one word or none. `3.14`, `2.13.7` and `U.S.` stay whole.
-_JOINED = re.compile(r"(?<=\w)-(?=\d)|\+(?=\d)|[/\\@<>~]|(?<=\w\w)(?<!\d)\.(?=\w\w)|(?<=\w\d)\.(?=[^\W\d]\w)")
+# What the parser would read as one word, as another, or not at all.
+_JOINED = re.compile(
+    "|".join(
+        (
+            r"(?<=\w)-(?=\d)",  # `OPS-12226`: `op` and the number `-12226`
+            r"\+(?=\d)",  # `+49`: another number than `49`
+            r"(?<!\w)v(?=\d+\.\d)",  # `v2.13.7`: another version than `2.13.7`, which stays whole
+            r"[/\\@<>~]",  # `and/or`, `<name>`
+            r"(?<=\w\w)(?<!\d)\.(?=\w\w)",  # `end.Next`, but `U.S.` stays whole
+            r"(?<=\w\d)\.(?=[^\W\d]\w)",  # `log2.txt`, but `3.14` stays whole
+        )
+    )
+)
 # Of `I've` and `we'll` stemming keeps `ve` and `ll`, which say no more than `I` and `we`.
 _CONTRACTED = re.compile(r"(?<=\w)'(?:m|re|ve|ll|d)\b")
 _PICTURE = re.compile("[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]")

@@ -46,7 +46,7 @@ def test_exact_terms_are_codes_and_joined_words(text: str, terms: list[str]) -> 
         ("/etc/app.conf <b>List<int>", " etc app conf  b list int "),
         ("~me +49 c++ 1+1", " me  49 c++ 1 1"),
         ("app2.log C:\\logs", "app2 log c: logs"),
-        ("3.14 2.13.7 v2.1 U.S. e.g. p.m", "3.14 2.13.7 v2.1 u.s. e.g. p.m"),
+        ("3.14 2.13.7 V2.1-rc1 v2 U.S. e.g. p.m", "3.14 2.13.7  2.1-rc1 v2 u.s. e.g. p.m"),
         ("“tea”—hot…", " tea  hot..."),
         ("l\u2019heure don\u00b4t O\u2018Neil", "l'heure don't o'neil"),
         ("I'm sure we\u2019ll, they'd, you've: rock'n'roll 'em 'd", "i sure we, they, you: rock'n'roll 'em 'd"),
