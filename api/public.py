@@ -27,6 +27,8 @@ _DOWNLOAD = {
 }
 
 
+# Monitors often ask with HEAD.
+@router.head("/v1/memory/health", include_in_schema=False)
 @router.get("/v1/memory/health")
 async def health() -> dict[str, str]:
     """Liveness: answers whenever the process lives, and needs no thread, database or Temporal for it."""

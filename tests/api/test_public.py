@@ -20,6 +20,7 @@ def test_health(client: TestClient) -> None:
     answer = client.get("/v1/memory/health")
 
     assert (answer.status_code, answer.json()) == (200, {"status": "healthy"})
+    assert client.head("/v1/memory/health").status_code == 200
 
 
 @pytest.fixture
