@@ -1,8 +1,10 @@
 """The statement of one look into the arms: what they find, under the filters, and each of it scored on both."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory.store.conditions import Conditions
+from memory.store.vector_indexes import Scan
 
 
 @dataclass(frozen=True)
@@ -13,15 +15,20 @@ class Arms:
     text: bool
     allowed: str | None
 
-    def statement(self, asked: Conditions) -> str:
+    def statement(self, asked: Conditions, scans: Sequence[Scan]) -> str:
         """One row per candidate, and one per arm (without a memory) that says how far it was read.
 
-        Parameters: collections, depth, fetch; vector, model, farthest; wanted, lexemes, weights; those of the filters.
+        `scans`: where vectors are looked for. Parameters: collections, depth, fetch; vector, model, farthest; wanted,
+        lexemes, weights; those of the filters and of the scans.
         """
-        names = [name for name, wanted in (("vector", self.dimensions > 0), ("text", self.text)) if wanted]
-        arms = {"vector": self._vector_arm, "text": self._text_arm}
+        arms = {}
+        if self.dimensions:
+            arms["vector"] = self._vector_arm(scans)
+        if self.text:
+            arms["text"] = self._text_arm()
+        names = list(arms)
         parts = [] if self.allowed is None else [f"allowed as materialized ({self.allowed})"]
-        parts += [f"{arms[name]()}, {_seen(name, asked.result)}" for name in names]
+        parts += [f"{arm}, {_seen(name, asked.result)}" for name, arm in arms.items()]
         union = " union all ".join(
             f"select memory_id, in_sequence, '{name}' as arm, place from {name}_seen" for name in names
         )
@@ -36,10 +43,10 @@ class Arms:
         return f"""
             with {", ".join(parts)}
             select c.memory_id, c.vector_rank, c.text_rank, c.in_sequence, {self.scores()},
-                   null as arm, 0 as fetched, false as tied
+                   null as arm, 0 as read, 0 as fetched, false as tied
             from candidates c {self.scored("c.memory_id")}
             union all
-            {" union all ".join(_end(name) for name in names)}
+            {" union all ".join(_end(name, "vector_read" if name == "vector" else "text_arm") for name in names)}
         """
 
     def scores(self) -> str:
@@ -74,25 +81,31 @@ class Arms:
     def _distance(self) -> str:
         return f"(embedding::halfvec({self.dimensions}) <=> %(vector)s::halfvec({self.dimensions}))"
 
-    def _vector_arm(self) -> str:
+    def _vector_arm(self, scans: Sequence[Scan]) -> str:
         # Distances first, over the narrow table alone; only the nearest are joined with what they say.
-        scanned = f"""
-            select memory_id, {self._distance()} as distance
-            from memory_vectors
-            where collection_id = any (%(collections)s) and model_id = %(model)s
-            order by distance limit %(fetch)s
-        """
-        if self.allowed is not None:
+        if self.allowed is None:
+            near = " union all ".join(f"({self._scanned(scan)})" for scan in scans)
+        else:
             # Looked up one by one: a planner that knows nothing yet of a table just filled joins it row by row.
-            scanned = f"""
+            near = f"""
                 select v.memory_id, v.distance
                 from allowed cross join lateral (
                     select memory_id, {self._distance()} as distance
                     from memory_vectors where memory_id = allowed.id and model_id = %(model)s limit 1
                 ) v
-                order by v.distance limit %(fetch)s
             """
-        return f"vector_arm as materialized (select * from ({scanned}) as near where distance <= %(farthest)s)"
+        # Sorted by a sum: what comes from an index is not quite in the order that the planner takes it to be in.
+        return f"""
+            vector_read as materialized (select * from ({near}) as near order by distance + 0 limit %(fetch)s),
+            vector_arm as (select * from vector_read where distance <= %(farthest)s)
+        """
+
+    def _scanned(self, scan: Scan) -> str:
+        # By a sum again where no index is to answer: none can.
+        return f"""
+            select memory_id, {self._distance()} as distance from memory_vectors where {scan.condition}
+            order by {self._distance()} {"" if scan.by_index else "+ 0"} limit %(fetch)s
+        """
 
     def _text_arm(self) -> str:
         allowed = "null::uuid[]" if self.allowed is None else "(select array_agg(id) from allowed)"
@@ -127,9 +140,10 @@ def _seen(arm: str, visible: str) -> str:
     """
 
 
-def _end(arm: str) -> str:
-    """How much of an arm was fetched, and whether its last row is as near as the last that is a candidate."""
+def _end(arm: str, read: str) -> str:
+    """How much of an arm was read, how much of it is near enough, and whether its end ties with the last candidate."""
     return f"""
-        select null, null, null, false, 0, 0, '{arm}', (select count(*) from {arm}_arm),
+        select null, null, null, false, 0, 0, '{arm}', (select count(*) from {read}),
+               (select count(*) from {arm}_arm),
                coalesce((select max(distance) from {arm}_arm) = (select max(distance) from {arm}_seen), false)
     """

@@ -19,8 +19,12 @@ from memory.errors import Misconfigured, Unavailable
 
 __all__ = ["Database", "Session"]
 
-# A generic plan ignores how large a tenant is and costs a small one a hundredfold; times travel as UTC.
-_OPTIONS = "-c plan_cache_mode=force_custom_plan -c timezone=UTC"
+# A generic plan ignores how large a tenant is and costs a small one a hundredfold; times travel as UTC. An index of
+# vectors is read on for as long as a search needs more of it, and each time that wide.
+_OPTIONS = (
+    "-c plan_cache_mode=force_custom_plan -c timezone=UTC -c hnsw.ef_search=200 -c hnsw.iterative_scan=relaxed_order "
+    "-c hnsw.max_scan_tuples=1000000 -c hnsw.scan_mem_multiplier=16"
+)
 _WAIT_FOR_CONNECTION_SECONDS = 5
 _NO_SCHEMA = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedColumn)
 WITHOUT_SCHEMA = "the database's schema is missing or older than this program: run `rememberos migrate`"

@@ -135,7 +135,8 @@ def write_vectors(
         insert into memory_vectors (tenant_id, memory_id, model_id, collection_id, embedding)
         select %(tenant)s, id, %(model)s, %(collection)s, vector
         from unnest(%(ids)s::uuid[], %(vectors)b::halfvec[]) as given (id, vector)
-        on conflict (tenant_id, memory_id, model_id) do update set embedding = excluded.embedding, segment = null
+        on conflict (tenant_id, memory_id, model_id) do update
+        set embedding = excluded.embedding, segment = excluded.segment
         """,
         {
             "tenant": tenant_id,
@@ -316,7 +317,9 @@ def move(session: Session, memory_id: UUID, to_collection_id: UUID, *, now: date
         )
     except IntegrityError as error:
         raise Conflict("the collection holds another memory with this external_id") from error
-    session.execute(text("update memory_vectors set collection_id = :to, segment = null where memory_id = :id"), values)
+    session.execute(
+        text("update memory_vectors set collection_id = :to, segment = current_segment() where memory_id = :id"), values
+    )
     session.execute(text("update memory_terms set collection_id = :to where memory_id = :id"), values)
 
 

@@ -11,10 +11,11 @@ from pgvector import HalfVector
 from sqlmodel import Session
 
 from memory.ports import Vectors
-from memory.store import lexemes
+from memory.store import lexemes, vector_indexes
 from memory.store.allowed import allowed
 from memory.store.arms import Arms
-from memory.store.conditions import Filters, conditions
+from memory.store.conditions import Conditions, Filters, conditions
+from memory.store.vector_indexes import VectorIndex
 
 __all__ = ["Candidate", "Filters", "Query", "candidates", "nearest", "prepare", "vector_of"]
 
@@ -59,11 +60,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Look:
-    """How one look into the arms is taken: by which lexemes, how deep, and under which statement."""
+    """How one look into the arms is taken: by which lexemes, how deep, and kept to which memories."""
 
     wanted: Sequence[str]
     fetch: int
-    statement: str
+    ids: str | None
     values: dict[str, Any]
 
 
@@ -92,15 +93,16 @@ def prepare(session: Session) -> None:
 
 def candidates(session: Session, query: Query) -> list[Candidate]:
     """Up to `depth` visible candidates of each arm, best first within each; deeper looks until that many are found."""
-    if query.vector is None and not query.weights:
+    if not query.collection_ids or (query.vector is None and not query.weights):
         return []
     asked = conditions(query.filters)
     values = {**parameters(query), **asked.values}
     few = allowed(session, query.filters, asked, values)
     uncounted = query.filters.narrow
     most = math.inf
-    wide = Look(query.rarest or list(query.weights), 2 * query.depth, arms(query, None).statement(asked), values)
-    selective = Look(list(query.weights), 2 * query.depth, arms(query, few.ids).statement(asked), few.values)
+    indexes = [] if query.vector is None else vector_indexes.ready(session, query.collection_ids, query.model_id)
+    wide = Look(query.rarest or list(query.weights), 2 * query.depth, None, values)
+    selective = Look(list(query.weights), 2 * query.depth, few.ids, few.values)
     look = wide
     if uncounted and few.promises_few(session):
         uncounted = False
@@ -110,7 +112,7 @@ def candidates(session: Session, query: Query) -> list[Candidate]:
         elif count is not None:
             look = selective
     while True:
-        seen = _look(session, query, look)
+        seen = _look(session, query, look, asked, indexes)
         if seen.wordless and len(look.wanted) < len(query.weights):
             look = replace(look, wanted=list(query.weights))
         elif look.fetch > most or (seen.exhausted and (not seen.tied or look.fetch > _MOST_FOR_TIES)):
@@ -177,9 +179,13 @@ def parameters(query: Query) -> dict[str, Any]:
     }
 
 
-def _look(session: Session, query: Query, look: Look) -> Candidates:
+def _look(session: Session, query: Query, look: Look, asked: Conditions, indexes: Sequence[VectorIndex]) -> Candidates:
+    scans = vector_indexes.scans(indexes, query.collection_ids, query.model_id, look.fetch) if look.ids is None else []
     values = {**look.values, "wanted": lexemes.any_of(look.wanted), "fetch": look.fetch}
-    rows = session.connection().exec_driver_sql(look.statement, values).all()
+    for scan in scans:
+        values |= scan.values
+    statement = arms(query, look.ids).statement(asked, scans)
+    rows = session.connection().exec_driver_sql(statement, values).all()
     ends = [row for row in rows if row.memory_id is None]
     found = [row for row in rows if row.memory_id is not None]
     full = {row.arm for row in ends if row.fetched == look.fetch}
@@ -187,6 +193,9 @@ def _look(session: Session, query: Query, look: Look) -> Candidates:
         "vector": sum(row.vector_rank is not None for row in found) >= query.depth,
         "text": sum(row.text_rank is not None for row in found) >= query.depth,
     }
+    if any(scan.by_index for scan in scans):
+        # An index may end before its rows do.
+        full |= {row.arm for row in ends if row.arm == "vector" and row.read < look.fetch}
     # What ties in everything ties in the vector arm.
     deciding = "text" if query.vector is None else "vector"
     return Candidates(

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from pgvector.sqlalchemy import HALFVEC, SPARSEVEC
-from sqlalchemy import BigInteger, DateTime, Double, LargeBinary, MetaData, SmallInteger
+from sqlalchemy import ARRAY, BigInteger, DateTime, Double, Integer, LargeBinary, MetaData, SmallInteger, Uuid
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlmodel import Field, SQLModel
 
@@ -135,7 +135,7 @@ class MemoryVersionRow(TenantTable, table=True):
 
 
 class MemoryVectorRow(TenantTable, table=True):
-    """The narrow table that exact scans read. `segment` null: in no index yet."""
+    """The narrow table that exact scans read. `segment`: when it was written, in steps that indexes cover."""
 
     __tablename__ = "memory_vectors"
 
@@ -144,7 +144,31 @@ class MemoryVectorRow(TenantTable, table=True):
     model_id: int = Field(primary_key=True)
     collection_id: UUID
     embedding: Any = Field(sa_type=HALFVEC)
-    segment: int | None
+    segment: int
+
+
+class OpenSegmentRow(TenantTable, table=True):
+    """The segment in which vectors are written now; every index covers earlier ones. Not a tenant's row."""
+
+    __tablename__ = "open_segment"
+
+    is_only: bool = Field(primary_key=True)
+    number: int
+
+
+class VectorIndexRow(TenantTable, table=True):
+    """An index over vectors: of which collections, with how many memories each, and over which segments."""
+
+    __tablename__ = "vector_indexes"
+
+    tenant_id: UUID = Field(primary_key=True)
+    id: int = Field(primary_key=True)
+    model_id: int
+    collections: Any = Field(sa_type=ARRAY(Uuid))
+    memories: Any = Field(sa_type=ARRAY(Integer))
+    first_segment: int
+    last_segment: int
+    is_ready: bool
 
 
 class MemoryTermsRow(TenantTable, table=True):

@@ -124,7 +124,7 @@ def test_every_fate_raises_the_version_and_is_in_the_audit_log(
 def test_a_moved_memory_is_the_same_elsewhere(house: Services, tenant: Tenant, as_owner: Connection) -> None:
     made = _make(house, tenant, "green tea", container_tag="t", external_id="e")
     house.memories.patch(tenant.caller, "notes", made.id, MemoryPatch(text="black coffee"))
-    as_owner.execute("update memory_vectors set segment = 1 where memory_id = %s", (made.id,))
+    as_owner.execute("update memory_vectors set segment = 0 where memory_id = %s", (made.id,))
     before = house.memories.get(tenant.caller, "notes", made.id)
     moved = house.fates.move(tenant.caller, "notes", made.id, "drinks")
     assert moved.model_dump() == {
@@ -141,9 +141,8 @@ def test_a_moved_memory_is_the_same_elsewhere(house: Services, tenant: Tenant, a
         wanted = SearchRequest(query="black coffee", mode=mode)
         assert house.search.search(tenant.caller, "notes", wanted).results == []
         assert [hit.id for hit in house.search.search(tenant.caller, "drinks", wanted).results] == [made.id]
-    assert as_owner.execute("select segment from memory_vectors where memory_id = %s", (made.id,)).fetchall() == [
-        (None,)
-    ]
+    segment = "select segment from memory_vectors where memory_id = %s"
+    assert as_owner.execute(segment, (made.id,)).fetchall() == [(1,)]
     assert _versions(as_owner, tenant) == {"notes": 3, "drinks": 1}
     assert _audit(as_owner, tenant)[-1][0] == "memory.move"
 

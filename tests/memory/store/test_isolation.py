@@ -20,7 +20,9 @@ from memory.statistics import Statistics
 from memory.store.tables import PlatformTable, TenantTable
 from tests.memory.conftest import Connection
 
-_TABLES = sorted((set(PlatformTable.metadata.tables) | set(TenantTable.metadata.tables)) - {"embedding_models"})
+_TABLES = sorted(
+    (set(PlatformTable.metadata.tables) | set(TenantTable.metadata.tables)) - {"embedding_models", "open_segment"}
+)
 _SECRET = "Kumquat"
 
 
@@ -69,6 +71,8 @@ def _filled(house: Services, settings: Settings, name: str) -> Rows:
             "values (%(tenant_id)s, %(file_id)s, %(collection_id)s, '', 0, '', '', now(), now(), now(), now())",
             "insert into collection_statistics values (%(tenant_id)s, %(collection_id)s, 1, 1, now())",
             "insert into collection_terms values (%(tenant_id)s, %(collection_id)s, %(name)s, 1)",
+            "insert into vector_indexes (tenant_id, model_id, collections, memories, first_segment, last_segment) "
+            "values (%(tenant_id)s, 1, array[%(collection_id)s], array[1], 0, 0)",
             "insert into batches (tenant_id, id, collection_id, collection, category, importance, source, touched_at) "
             "values (%(tenant_id)s, %(batch_id)s, %(collection_id)s, '', '', 0.5, '', now() - interval '1 day')",
             "insert into files (tenant_id, id, batch_id, filename, content_type, size, sha256, key, status) "

@@ -24,7 +24,7 @@ from tests.conftest import DatabaseUrls
 from tests.memory.conftest import Connection, Tenant
 
 _MODEL = EmbeddingModel("all-MiniLM-L6-v2", 384)
-_NOT_OF_TENANTS = {"embedding_models", "platform_version", "tenant_version"}
+_NOT_OF_TENANTS = {"embedding_models", "open_segment", "platform_version", "tenant_version"}
 _numbers = count(1)
 
 
@@ -166,7 +166,11 @@ def test_the_app_owns_nothing_and_has_four_privileges(as_owner: Connection) -> N
         """
     ).fetchall()
     four = ["DELETE", "INSERT", "SELECT", "UPDATE"]
-    assert dict(granted) == {**dict.fromkeys(_column(as_owner, _TENANT_TABLES), four), "embedding_models": ["SELECT"]}
+    assert dict(granted) == {
+        **dict.fromkeys(_column(as_owner, _TENANT_TABLES), four),
+        "embedding_models": ["SELECT"],
+        "open_segment": ["SELECT"],
+    }
     for privilege, allowed in (("create", False), ("usage", True)):
         assert as_owner.execute(f"select has_schema_privilege('{APP}', 'public', '{privilege}')").fetchone() == (
             allowed,
