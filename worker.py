@@ -34,12 +34,13 @@ from memory.errors import AppError
 from memory.logs import configure_logging
 from memory.services import Services
 from memory.settings import Settings
-from workflows import curation, expiry, sweep
+from workflows import curation, expiry, index, sweep
 from workflows.archive_stale import ArchiveStaleWorkflow
 from workflows.curation import CurationWorkflow
 from workflows.dedup import DedupWorkflow
 from workflows.drop import DropWorkflow
 from workflows.expiry import ExpiryWorkflow
+from workflows.index import IndexWorkflow
 from workflows.policies import TASK_QUEUE
 from workflows.sweep import SweepWorkflow
 
@@ -49,12 +50,14 @@ WORKFLOWS: list[type] = [
     DedupWorkflow,
     DropWorkflow,
     ExpiryWorkflow,
+    IndexWorkflow,
     SweepWorkflow,
 ]
 # What runs by itself, under which id and how often.
 SCHEDULES: dict[str, tuple[Callable[..., Any], timedelta]] = {
     curation.SCHEDULE_ID: (CurationWorkflow.run, timedelta(minutes=1)),
     expiry.SCHEDULE_ID: (ExpiryWorkflow.run, timedelta(minutes=5)),
+    index.SCHEDULE_ID: (IndexWorkflow.run, timedelta(minutes=1)),
     sweep.SCHEDULE_ID: (SweepWorkflow.run, timedelta(minutes=1)),
 }
 # Where a Temporal server of one machine listens by default.
@@ -122,7 +125,7 @@ def activities(built: Services) -> list[Callable[..., Any]]:
     """Every activity of the house, bound to its bench."""
     curating = CurationActivities(built.curation_runs, built.policies)
     files = FileActivities(built.drops)
-    upkeep = UpkeepActivities(built.expiry)
+    upkeep = UpkeepActivities(built.expiry, built.indexes)
     return [
         files.list_unfinished,
         files.read_files,
@@ -132,6 +135,7 @@ def activities(built: Services) -> list[Callable[..., Any]]:
         files.list_stalled,
         upkeep.list_tenants_with_expired,
         upkeep.sweep_expired,
+        upkeep.build_index,
         curating.merge_clusters,
         curating.archive_stale,
         curating.give_up_run,

@@ -1,5 +1,6 @@
 """The bench of upkeep: each method one repeatable step of what keeps the house clean by itself."""
 
+from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
@@ -13,9 +14,16 @@ class Expiry(Protocol):
     def sweep(self, tenant_id: UUID) -> bool: ...
 
 
+class Indexes(Protocol):
+    """What this bench needs of the rules of indexes."""
+
+    def advance(self, stopping: Callable[[], bool]) -> bool: ...
+
+
 class UpkeepActivities:
-    def __init__(self, expiry: Expiry) -> None:
+    def __init__(self, expiry: Expiry, indexes: Indexes) -> None:
         self._expiry = expiry
+        self._indexes = indexes
 
     @activity.defn
     def list_tenants_with_expired(self) -> list[str]:
@@ -26,3 +34,8 @@ class UpkeepActivities:
     def sweep_expired(self, tenant_id: str) -> bool:
         """Removes some of a tenant's expired memories; whether there may be more."""
         return self._expiry.sweep(UUID(tenant_id))
+
+    @activity.defn(no_thread_cancel_exception=True)
+    def build_index(self) -> bool:
+        """Does the most urgent piece of work on indexes over vectors; whether there may be more."""
+        return self._indexes.advance(lambda: activity.is_cancelled() or activity.is_worker_shutdown())

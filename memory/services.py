@@ -23,6 +23,7 @@ from memory.expiry import Expiry
 from memory.fates import Fates
 from memory.grants import Grants
 from memory.idempotency import Idempotency
+from memory.indexes import Indexes
 from memory.key_use import KeyUse
 from memory.memories import Memories
 from memory.overviews import Overviews
@@ -49,6 +50,7 @@ class Services:
     memories: Memories
     fates: Fates
     expiry: Expiry
+    indexes: Indexes
     search: Searching
     cache: Cache
     drops: Drops
@@ -96,6 +98,8 @@ def build(settings: Settings, *, reader: FileReader | None = None) -> Services:
         memories=Memories(database, grants, embedding, objects, statistics),
         fates=Fates(database, grants, embedding, objects, statistics),
         expiry=Expiry(database, objects, statistics),
+        # The API never logs in as the owner, whatever its settings hold.
+        indexes=Indexes(None if reader is None else settings.database_owner_url),
         search=CachedSearch(search, database=database, grants=grants, objects=objects, cache=cache),
         cache=cache,
         drops=Drops(database, grants, embedding, objects, statistics, reader),

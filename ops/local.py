@@ -103,7 +103,8 @@ class Installation:
             self._wait("temporal", "Temporal")
         environment.pop("BOOTSTRAP_KEY", None)
         self.supervisor.start(parts.api(environment, url))
-        self.supervisor.start(parts.worker(environment, self._data / "scratch"))
+        # It builds indexes, which only the owner of the tables may.
+        self.supervisor.start(parts.worker({**environment, "DATABASE_OWNER_URL": owner_url}, self._data / "scratch"))
         self._wait("api", "API")
         self._wait("worker", "worker")
         self._runtime = Runtime(url, app_url, address, ui, {})

@@ -23,6 +23,8 @@ READ_FILE = ActivityConfig(
 CURATE = ActivityConfig(
     start_to_close_timeout=timedelta(minutes=10), heartbeat_timeout=_HEARTBEAT, retry_policy=_PATIENT
 )
+# An index over millions of vectors takes hours; one that is stopped begins from its start.
+BUILD = ActivityConfig(start_to_close_timeout=timedelta(hours=12), heartbeat_timeout=_HEARTBEAT, retry_policy=_PATIENT)
 EMBED = ActivityConfig(
     start_to_close_timeout=timedelta(minutes=60), heartbeat_timeout=_HEARTBEAT, retry_policy=_PATIENT
 )

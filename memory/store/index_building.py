@@ -20,7 +20,7 @@ _LOOK_WHETHER_TO_STOP_SECONDS = 0.5
 # Whoever is killed leaves a server process that notices so; the graph has to fit into memory, or building it takes ten
 # times as long; one process alone, because the others answer searches.
 _OPTIONS = "-c client_connection_check_interval=1000 -c max_parallel_maintenance_workers=0 -c timezone=UTC"
-_MEMORY = "1GB"
+_MEMORY = "2GB"
 
 
 @dataclass(frozen=True)

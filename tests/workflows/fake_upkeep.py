@@ -1,6 +1,7 @@
 """What upkeep finds to do, in memory: which tenant has how many batches of expired memories, and who makes trouble."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -10,9 +11,34 @@ from temporalio.client import Client
 
 import worker
 from activities.upkeep import UpkeepActivities
-from memory.errors import AppError
+from memory.errors import AppError, Unavailable
 
 Result = TypeVar("Result")
+
+
+class FakeIndexes:
+    """`pieces`: how much there is to do; `troubles`: what the next pieces raise, first to last."""
+
+    def __init__(self, pieces: int = 0, troubles: list[AppError] | None = None) -> None:
+        self.pieces = pieces
+        self.troubles = troubles or []
+        self.built = 0
+        self.stopped = threading.Event()
+        self.entered = threading.Event()
+        self.waits_until_stopped = False
+
+    def advance(self, stopping: Callable[[], bool]) -> bool:
+        if self.troubles:
+            raise self.troubles.pop(0)
+        if self.waits_until_stopped:
+            self.entered.set()
+            while not stopping():
+                self.stopped.wait(0.01)
+            self.stopped.set()
+            raise Unavailable("stopped")
+        self.built += self.pieces > 0
+        self.pieces -= self.pieces > 0
+        return self.pieces > 0
 
 
 class FakeExpiry:
@@ -34,14 +60,23 @@ class FakeExpiry:
         return self.batches[tenant_id] > 0
 
 
-def run(address: str, expiry: FakeExpiry, scenario: Callable[[Client, str], Coroutine[Any, Any, Result]]) -> Result:
+def run(
+    address: str,
+    expiry: FakeExpiry,
+    scenario: Callable[[Client, str], Coroutine[Any, Any, Result]],
+    indexes: FakeIndexes | None = None,
+) -> Result:
     """Runs `scenario(client, task queue)` while a worker with these activities polls that queue."""
 
     async def serve() -> Result:
         client = await Client.connect(address, identity="test")
         task_queue = str(uuid4())
-        upkeep = UpkeepActivities(expiry)
-        registered: list[Callable[..., Any]] = [upkeep.list_tenants_with_expired, upkeep.sweep_expired]
+        upkeep = UpkeepActivities(expiry, indexes or FakeIndexes())
+        registered: list[Callable[..., Any]] = [
+            upkeep.list_tenants_with_expired,
+            upkeep.sweep_expired,
+            upkeep.build_index,
+        ]
         with ThreadPoolExecutor(worker.threads()) as executor:
             async with worker.build_worker(client, registered, executor, task_queue=task_queue):
                 return await scenario(client, task_queue)

@@ -17,7 +17,7 @@ from memory.errors import BadRequest
 from tests.workflows import fake_curation, fake_upkeep
 from tests.workflows.fake_curation import FakeCuration
 from tests.workflows.fake_files import TENANT, FakeFiles, run
-from tests.workflows.fake_upkeep import FakeExpiry
+from tests.workflows.fake_upkeep import FakeExpiry, FakeIndexes
 from workflows import curation
 from workflows.archive_stale import ArchiveStaleWorkflow
 from workflows.curation import CurationWorkflow
@@ -25,6 +25,7 @@ from workflows.curation_run import STEPS_A_RUN
 from workflows.dedup import DedupWorkflow
 from workflows.drop import LISTINGS_A_RUN, DropWorkflow, workflow_id
 from workflows.expiry import ExpiryWorkflow
+from workflows.index import IndexWorkflow
 from workflows.sweep import SweepWorkflow
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -36,7 +37,7 @@ def refuse() -> None:
 
 def main(address: str, version: str, *only: str) -> None:
     """Keeps the histories of all workflows, or of those named."""
-    kept = {**_drops(address), **_curation(address), **_expiry(address)}
+    kept = {**_drops(address), **_curation(address), **_expiry(address), **_index(address)}
     for name in only or kept:
         path = HISTORIES / f"{name}-{version}.json"
         path.write_text(json.dumps(kept[name], indent=1) + "\n")
@@ -107,6 +108,15 @@ def _expiry(address: str) -> dict[str, dict[str, Any]]:
         return {"expiry": await _history(handle)}
 
     return fake_upkeep.run(address, fake, scenario)
+
+
+def _index(address: str) -> dict[str, dict[str, Any]]:
+    async def scenario(client: Client, task_queue: str) -> dict[str, dict[str, Any]]:
+        handle = await client.start_workflow(IndexWorkflow.run, id=str(uuid4()), task_queue=task_queue)
+        await handle.result()
+        return {"index": await _history(handle)}
+
+    return fake_upkeep.run(address, FakeExpiry({}), scenario, FakeIndexes(3))
 
 
 async def _history(handle: WorkflowHandle[Any, None]) -> dict[str, Any]:

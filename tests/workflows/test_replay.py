@@ -37,6 +37,7 @@ def test_every_workflow_has_a_history() -> None:
         ("dedup-1.json", '"merge_clusters"', '"merge"'),
         ("archive-stale-1.json", '"give_up_run"', '"give_up"'),
         ("curation-1.json", '"archive-stale-', '"stale-'),
+        ("index-1.json", '"build_index"', '"build"'),
     ],
 )
 def test_another_order_of_steps_is_noticed(name: str, was: str, is_now: str) -> None:
