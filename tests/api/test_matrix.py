@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import pytest
 from starlette.testclient import TestClient
 
@@ -13,12 +14,15 @@ from memory.drop_schemas import DropOptions
 from memory.drops import IncomingFile
 from memory.schemas import MemoryCreate
 from memory.services import Services
+from memory.settings import Settings
 from tests.api.conftest import Tenant
 from tests.api.routes import GUARDED, ROWS, Outcomes, Route, request_of
 from tests.conftest import Headers
 
 SECRET = "the harbour master keeps the spare key under the anchor"
 REVOKED = "revoked"
+EXPIRED = "expired"
+REFUSED = (REVOKED, EXPIRED)
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,16 @@ class World:
 
 
 @pytest.fixture
-def world(services: Services, new_tenant: Callable[..., Tenant]) -> World:
+def world(services: Services, settings: Settings, new_tenant: Callable[..., Tenant]) -> World:
     tenant, stranger = new_tenant(), new_tenant()
 
     def key(**wanted: Any) -> NewKey:
         return services.accounts.create_key(tenant.caller, KeyCreate(**wanted))
 
-    made = {kind: key(label=kind, read_only=kind == "read_only") for kind in (*Outcomes._fields[1:5], REVOKED)}
+    kinds = (*Outcomes._fields[1:5], REVOKED, EXPIRED)
+    made = {kind: key(label=kind, read_only=kind == "read_only") for kind in kinds}
     spare = key(label="spare")
-    for kind in ("reader", "writer", "read_only", REVOKED):
+    for kind in ("reader", "writer", "read_only", REVOKED, EXPIRED):
         wanted = GrantWanted(agent_key_id=made[kind].id, can_read=True, can_write=kind != "reader")
         services.grants.put(tenant.caller, "harbour", wanted)
     writer = services.accounts.authenticate(made["writer"].api_key)
@@ -50,6 +55,9 @@ def world(services: Services, new_tenant: Callable[..., Tenant]) -> World:
     file = IncomingFile("anchor.txt", "text/plain", io.BytesIO(SECRET.encode()))
     batch = services.drops.open(writer, "harbour", [file], DropOptions())
     services.accounts.revoke_key(tenant.caller, made[REVOKED].id)
+    assert settings.database_owner_url is not None
+    with psycopg.connect(settings.database_owner_url.get_secret_value()) as owner:
+        owner.execute("update keys set expires_at = now() where id = %s", (made[EXPIRED].id,))
     keys = {kind: {"Authorization": f"Bearer {new.api_key}"} for kind, new in made.items()}
     return World(
         {**keys, "main": tenant.headers, "stranger": stranger.headers},
@@ -62,17 +70,17 @@ def world(services: Services, new_tenant: Callable[..., Tenant]) -> World:
     )
 
 
-@pytest.mark.parametrize("kind", [*Outcomes._fields, REVOKED])
+@pytest.mark.parametrize("kind", [*Outcomes._fields, *REFUSED])
 @pytest.mark.parametrize("route", GUARDED, ids=str)
 def test_every_route_by_every_key(client: TestClient, world: World, route: Route, kind: str) -> None:
     row = ROWS[route.method, route.path]
-    expected = 401 if kind == REVOKED else getattr(row.outcomes, kind)
+    expected = 401 if kind in REFUSED else getattr(row.outcomes, kind)
     before = _state(client, world)
 
     answer = client.request(**request_of(route, **world.names), headers=world.keys[kind])
 
     assert answer.status_code == expected, answer.text
-    if kind in {"main", "ungranted", "stranger", REVOKED}:
+    if kind in {"main", "ungranted", "stranger", *REFUSED}:
         assert SECRET not in answer.text
         assert "anchor.txt" not in answer.text
     if expected >= 400 or kind == "stranger":

@@ -2,15 +2,19 @@
 
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from memory.schemas import Memory, MemoryCreate, MemoryPatch, SearchRequest
+from memory.agents import GrantWanted, KeyCreate
+from memory.errors import Forbidden
+from memory.schemas import Caller, Memory, MemoryCreate, MemoryPatch, SearchRequest
 from memory.services import Services
 from tests.conftest import Tenant
 from tests.memory.processes import Processes, ask
@@ -36,12 +40,18 @@ class Known:
 class Operations(RuleBasedStateMachine):
     """What a tenant may do; after each step two processes must answer what is there."""
 
-    def __init__(self, house: Services, processes: Processes, tenant: Tenant) -> None:
+    def __init__(self, house: Services, processes: Processes, tenant: Tenant, stranger: Tenant) -> None:
         super().__init__()
         self.house = house
         self.processes = processes
         self.caller = tenant.caller
+        self.stranger = stranger.caller
         self.known: dict[UUID, Known] = {}
+        key = house.accounts.create_key(tenant.caller, KeyCreate(label="agent"))
+        self.keys = (tenant.headers["Authorization"].removeprefix("Bearer "), key.api_key)
+        self.agent_id = key.id
+        # Restricted collections, and whether the agent may read them; who does all the rest always may.
+        self.restricted: dict[str, bool] = {}
 
     def one(self, data: st.DataObject) -> Known | None:
         # What expires while it is being changed would be nobody's fault.
@@ -97,6 +107,40 @@ class Operations(RuleBasedStateMachine):
         if any(known.collection == collection for known in self.known.values()):
             self.house.collections.delete(self.caller, collection)
             self.known = {key: known for key, known in self.known.items() if known.collection != collection}
+            self.restricted.pop(collection, None)
+
+    @rule(collection=_COLLECTIONS, agent_reads=st.booleans())
+    def restrict(self, collection: str, agent_reads: bool) -> None:
+        assert self.caller.key_id is not None
+        for key_id, reads in ((self.caller.key_id, True), (self.agent_id, agent_reads)):
+            wanted = GrantWanted(agent_key_id=key_id, can_read=reads, can_write=reads)
+            self.house.grants.put(self.caller, collection, wanted)
+        self.restricted[collection] = agent_reads
+        self.caller = self.house.accounts.authenticate(self.keys[0])
+
+    @rule(collection=_COLLECTIONS)
+    def reopen(self, collection: str) -> None:
+        if collection in self.restricted:
+            assert self.caller.key_id is not None
+            for key_id in (self.agent_id, self.caller.key_id):
+                self.house.grants.delete(self.caller, collection, key_id)
+            del self.restricted[collection]
+
+    @rule(collection=st.sampled_from(["red", "blue", None]))
+    def look_as_agent(self, collection: str | None) -> None:
+        agent = self.house.accounts.authenticate(self.keys[1])
+        closed = {name for name, reads in self.restricted.items() if not reads}
+        if collection in closed:
+            for process in self.processes:
+                with pytest.raises(Forbidden):
+                    process.search(agent, collection, ask("tea", mode="text"))
+        else:
+            self.check(ask("tea", mode="text"), collection, agent, closed)
+
+    @invariant()
+    def nobody_else_sees_anything(self) -> None:
+        for process in self.processes:
+            assert process.search(self.stranger, None, ask("tea", mode="text")).results == []
 
     @rule()
     def sweep(self) -> None:
@@ -123,12 +167,19 @@ class Operations(RuleBasedStateMachine):
     def agree(self) -> None:
         self.check(ask("tea", mode="text"), None)
 
-    def check(self, asked: SearchRequest, collection: str | None) -> None:
-        before, around = self.expected(asked, collection), self.unexpired()
+    def check(
+        self,
+        asked: SearchRequest,
+        collection: str | None,
+        caller: Caller | None = None,
+        closed: AbstractSet[str] = frozenset(),
+    ) -> None:
+        caller = caller or self.caller
+        before, around = self.expected(asked, collection, closed), self.unexpired()
         first, second = self.processes
-        answers = [process.search(self.caller, collection, asked) for process in (first, second, first)]
-        uncached = self.house.search.search(self.caller, collection, asked)
-        after = self.expected(asked, collection)
+        answers = [process.search(caller, collection, asked) for process in (first, second, first)]
+        uncached = self.house.search.search(caller, collection, asked)
+        after = self.expected(asked, collection, closed)
         # Without it a cache that never answers would agree with everything. What expires meanwhile, found or not, makes
         # another answer.
         assert answers[-1].cached or not answers[-1].results or around != self.unexpired()
@@ -142,12 +193,13 @@ class Operations(RuleBasedStateMachine):
         now = datetime.now(UTC)
         return {memory_id for memory_id, known in self.known.items() if known.visible(now, archived=True)}
 
-    def expected(self, asked: SearchRequest, collection: str | None) -> "dict[UUID, Memory]":
+    def expected(self, asked: SearchRequest, collection: str | None, closed: AbstractSet[str]) -> "dict[UUID, Memory]":
         now = datetime.now(UTC)
         return {
             memory_id: known.memory
             for memory_id, known in self.known.items()
             if collection in (None, known.collection)
+            and known.collection not in closed
             and known.visible(now, archived=asked.include_archived)
             and asked.query in known.memory.text.split()
         }
@@ -158,7 +210,7 @@ def test_cached_search_agrees_with_a_model_at_every_step(
 ) -> None:
     class Ours(Operations):
         def __init__(self) -> None:
-            super().__init__(house, processes, new_tenant())
+            super().__init__(house, processes, new_tenant(), new_tenant())
 
     run_state_machine_as_test(
         Ours,
