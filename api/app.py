@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from api import account, collections, curation, drop, errors, grants, keys, limits, memories, public, search
+from api.document import DescribedApi
 from api.idempotency import REPLAYED
 from api.middleware import Failures, RequestLog
 from api.temporal import WorkflowClient
@@ -27,7 +28,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     """The API. Builds its services unless they are given, and closes only those that it built."""
     settings = settings or Settings()
     limiter = limits.limiter(settings)
-    app = FastAPI(
+    app = DescribedApi(
         title="RememberOS API",
         version="0.1.0",
         servers=[{"url": settings.api_url}],

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import anyio.from_thread
 from fastapi import Depends, File, Form, Query, Request, Response, UploadFile
-from pydantic import BeforeValidator, Field, Json, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, Json, TypeAdapter, ValidationError, WithJsonSchema
 
 from api.auth import Reader, Writer
 from api.deps import Collection, Id, Services
@@ -26,6 +26,14 @@ _START_AGAIN_SECONDS = 5.0
 
 router = guarded_router("files & drop")
 
+# Which of the two fields carries files is the caller's choice.
+_WITH_A_FILE = {"anyOf": [{"required": ["files"]}, {"required": ["file"]}]}
+
+# In a form a flag is a word.
+_FORM_FLAG = WithJsonSchema(
+    {"anyOf": [{"type": "boolean"}, {"enum": [0, 1, "on", "off", "yes", "no", "y", "n", "t", "f"]}]}
+)
+
 _metadata = TypeAdapter(Json[Metadata])
 
 
@@ -34,12 +42,23 @@ def _seconds(value: object) -> object:
     return words.get(value.strip().lower(), value) if isinstance(value, str) else value
 
 
-_Wait = Annotated[float, Field(ge=0, le=WAIT_SECONDS), BeforeValidator(_seconds)]
+_Wait = Annotated[
+    float,
+    Field(ge=0, le=WAIT_SECONDS),
+    BeforeValidator(_seconds),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": WAIT_SECONDS}, {"type": "boolean"}]}),
+]
 
 
 async def _uploads(
-    files: Annotated[list[UploadFile], File(default_factory=list, description="the files; the field may repeat")],
-    file: Annotated[list[UploadFile], File(default_factory=list, description="the same under another name")],
+    files: Annotated[
+        list[UploadFile],
+        File(default_factory=list, description="the files; the field may repeat", json_schema_extra={"minItems": 1}),
+    ],
+    file: Annotated[
+        list[UploadFile],
+        File(default_factory=list, description="the same under another name", json_schema_extra={"minItems": 1}),
+    ],
 ) -> list[IncomingFile]:
     # A browser sends a nameless empty part for a field in which nothing was chosen.
     given = [upload for upload in (*files, *file) if upload.filename or upload.size]
@@ -65,7 +84,9 @@ async def _options(
 
 async def _patience(
     in_query: Annotated[bool, Query(alias="async_ingest")] = False,
-    in_form: Annotated[bool, Form(alias="async_ingest", description="answer at once, work in the background")] = False,
+    in_form: Annotated[
+        bool, Form(alias="async_ingest", description="answer at once, work in the background"), _FORM_FLAG
+    ] = False,
     wait_in_query: Annotated[_Wait, Query(alias="wait")] = WAIT_SECONDS,
     wait_in_form: Annotated[_Wait, Form(alias="wait", description="seconds to wait for the outcome")] = WAIT_SECONDS,
 ) -> float | None:
@@ -87,6 +108,7 @@ def _once_more(request: Request, caller: Caller, resource: str) -> Response:
     status_code=201,
     response_model=DropResponse,
     responses={202: {"model": DropAccepted, "description": "Taken in; ask for the batch"}},
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _WITH_A_FILE}}}},
 )
 @takes_long(WAIT_SECONDS + 5, rebuild=_once_more)
 def drop(

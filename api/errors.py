@@ -86,10 +86,10 @@ async def _http_refusal(request: Request, error: HTTPException) -> JSONResponse:
 
 
 def _methods_at(request: Request) -> list[str]:
-    """All methods of this path: the framework knows only those of the first route that stands there."""
-    contexts = iter_route_contexts(request.app.routes)
-    here = (context for context in contexts if context.matches(request.scope)[0] is not Match.NONE)
-    return sorted({method for context in here for method in context.methods or ()})
+    """All methods of this path's template: the framework knows only those of the first route that stands there."""
+    contexts = list(iter_route_contexts(request.app.routes))
+    first = next(context for context in contexts if context.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for context in contexts if context.path == first.path for method in context.methods or ()})
 
 
 async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
+from memory.described import SaysSomething
 from memory.errors import NotFound
 from memory.schemas import NoNul, Timestamp, Unicode
 
@@ -29,7 +30,9 @@ def _id_of_a_key(value: object) -> object:
     return parsed
 
 
-Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128), NoNul, Unicode]
+Label = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128), NoNul, Unicode, SaysSomething
+]
 
 
 class KeyCreate(BaseModel):

@@ -5,21 +5,25 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from memory.schemas import Memory, Timestamp
+from memory.described import partial
+from memory.schemas import Flag, Memory, Timestamp, Whole
 
 RunKind = Literal["dedup", "archive_stale"]
 RunState = Literal["queued", "running", "done", "failed"]
 
-Threshold = Annotated[float, Field(ge=0.5, le=1, allow_inf_nan=False, description="least cosine similarity")]
+Threshold = Annotated[
+    float, Field(ge=0.5, le=1, allow_inf_nan=False, strict=True, description="least cosine similarity")
+]
 Days = Annotated[int, Field(ge=0, le=3650)]
-Hours = Annotated[int, Field(ge=1, le=8760)]
+JsonDays = Annotated[Days, Field(strict=True), Whole]
+Hours = Annotated[int, Field(ge=1, le=8760, strict=True), Whole]
 
 
 class DedupRequest(BaseModel):
     """A dry run shows what would go; only `dry_run: false` changes anything."""
 
     threshold: Threshold = 0.95
-    dry_run: bool = True
+    dry_run: Flag = True
 
 
 class Duplicate(Memory):
@@ -49,8 +53,8 @@ class DedupReport(BaseModel):
 class ArchiveStaleRequest(BaseModel):
     """Stale is what was not changed for `older_than_days`; pinned memories never are."""
 
-    older_than_days: Days = 90
-    dry_run: bool = True
+    older_than_days: JsonDays = 90
+    dry_run: Flag = True
 
 
 class StaleFound(BaseModel):
@@ -98,8 +102,10 @@ class CurationOutcome(CurationRun):
 class CurationPolicyUpdate(BaseModel):
     """Partial: only the fields that are sent change; null turns off. Without an interval nothing runs by itself."""
 
+    model_config = ConfigDict(json_schema_extra=partial)
+
     dedup_threshold: Threshold | None = None
-    stale_days: Days | None = None
+    stale_days: JsonDays | None = None
     interval_hours: Hours | None = None
 
 

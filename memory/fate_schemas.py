@@ -3,9 +3,9 @@
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
-from memory.schemas import MAX_TEXT_CHARACTERS, Author, CollectionName, ContainerTag, NoNul, Timestamp, Unicode
+from memory.schemas import Author, CollectionName, ContainerTag, Text, Timestamp, Whole
 
 
 class MemoryVersion(BaseModel):
@@ -48,11 +48,9 @@ class RelatedWanted(BaseModel):
 class ForgetRequest(BaseModel):
     """Erases by meaning. With `dry_run` nothing goes: the answer shows what would."""
 
-    query: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS), NoNul, Unicode
-    ]
+    query: Text
     min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] = 0.5
-    limit: Annotated[int, Field(ge=1, le=100, strict=True)] = 10
+    limit: Annotated[int, Field(ge=1, le=100, strict=True), Whole] = 10
     container_tag: ContainerTag | None = None
     dry_run: Annotated[bool, Field(strict=True)] = False
 

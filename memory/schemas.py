@@ -13,12 +13,14 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainSerializer,
     PrivateAttr,
     StringConstraints,
 )
 
+from memory.described import CannotBeCleared, IsAName, IsThere, SaysSomething, partial
 from memory.filters import Filter
 
 MAX_METADATA_BYTES = 32 * 1024
@@ -120,25 +122,43 @@ def _written(value: object) -> object:
     return value
 
 
+def _whole(value: object) -> object:
+    # JSON does not tell 5.0 from 5.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _iso(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 Unicode = AfterValidator(_valid_unicode)
 NoNul = BeforeValidator(_without_nul)
+Whole = BeforeValidator(_whole)
 CollectionName = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128), AfterValidator(_no_control), Unicode
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=128),
+    AfterValidator(_no_control),
+    Unicode,
+    IsAName,
 ]
 # NoNul stands behind the constraints, so that they bound what is left: before them, text is measured untrimmed.
 Text = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS), NoNul, Unicode
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS),
+    NoNul,
+    Unicode,
+    SaysSomething,
 ]
-Category = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), NoNul, Unicode]
-Source = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), NoNul, Unicode]
-ContainerTag = Annotated[str, StringConstraints(min_length=1, max_length=128), NoNul, Unicode]
-Sequence = Annotated[str, StringConstraints(min_length=1, max_length=128), NoNul, Unicode]
-ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=256), NoNul, Unicode]
-Position = Annotated[int, Field(ge=-(2**31), le=2**31 - 1, strict=True)]
+Category = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), NoNul, Unicode, SaysSomething
+]
+Source = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), NoNul, Unicode, SaysSomething
+]
+ContainerTag = Annotated[str, StringConstraints(min_length=1, max_length=128), NoNul, Unicode, IsThere]
+Sequence = Annotated[str, StringConstraints(min_length=1, max_length=128), NoNul, Unicode, IsThere]
+ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=256), NoNul, Unicode, IsThere]
+Position = Annotated[int, Field(ge=-(2**31), le=2**31 - 1, strict=True), Whole]
 Flag = Annotated[bool, Field(strict=True)]
 Importance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 # In JSON a number is a number; a form knows only text.
@@ -160,6 +180,8 @@ class CollectionCreate(BaseModel):
 
 class CollectionUpdate(BaseModel):
     """Partial: only the fields that are sent change; `metadata` is replaced whole."""
+
+    model_config = ConfigDict(json_schema_extra=partial)
 
     description: Annotated[str, Field(max_length=10_000), NoNul, Unicode] | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -231,10 +253,12 @@ class MemoryCreate(BaseModel):
 class MemoryPatch(BaseModel):
     """Partial: only the fields that are sent change; `metadata` is replaced whole; null clears where it may."""
 
-    text: Text | None = None
-    importance: JsonImportance | None = None
-    category: Category | None = None
-    metadata: Metadata | None = None
+    model_config = ConfigDict(json_schema_extra=partial)
+
+    text: Annotated[Text | None, CannotBeCleared] = None
+    importance: Annotated[JsonImportance | None, CannotBeCleared] = None
+    category: Annotated[Category | None, CannotBeCleared] = None
+    metadata: Annotated[Metadata | None, CannotBeCleared] = None
     sequence: Sequence | None = None
     position: Position | None = None
     expires_at: Timestamp | None = None
@@ -288,10 +312,8 @@ class MemoryFilter(BaseModel):
 
 
 class SearchRequest(BaseModel):
-    query: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARACTERS), NoNul, Unicode
-    ]
-    limit: Annotated[int, Field(ge=1, le=50, strict=True)] = 5
+    query: Text
+    limit: Annotated[int, Field(ge=1, le=50, strict=True), Whole] = 5
     min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] = 0.3
     mode: Literal["hybrid", "vector", "text"] = "hybrid"
     category: Category | None = None
@@ -301,8 +323,8 @@ class SearchRequest(BaseModel):
     include_archived: Flag = False
     # What was current then; archive and deletion are judged as they are now.
     as_of: Timestamp | None = None
-    context: Annotated[int, Field(ge=0, le=3, strict=True)] = 0
-    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)] | None = None
+    context: Annotated[int, Field(ge=0, le=3, strict=True), Whole] = 0
+    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), Whole] | None = None
     explain: Flag = False
     # Both ask a language model; without one they change nothing.
     rewrite: Flag = False

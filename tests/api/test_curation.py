@@ -86,6 +86,14 @@ def owner(settings: Settings) -> psycopg.Connection[Any]:
     return psycopg.connect(settings.database_owner_url.get_secret_value(), autocommit=True)
 
 
+@pytest.mark.parametrize("body", [{"dry_run": 0}, {"dry_run": "false"}, {"dry_run": None}])
+@pytest.mark.parametrize("act", ["dedup", "archive-stale"])
+def test_only_a_plain_false_makes_it_more_than_a_dry_run(
+    client: TestClient, tenant: Tenant, act: str, body: dict[str, Any]
+) -> None:
+    assert client.post(f"{GARDEN}/{act}", headers=tenant.headers, json=body).status_code == 422
+
+
 def test_without_a_body_dedup_is_a_dry_run(client: TestClient, tenant: Tenant) -> None:
     first, second, roof = store(client, tenant, BEES, BEES, ROOF)
 

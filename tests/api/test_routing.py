@@ -153,6 +153,7 @@ def test_a_route_that_forgets_to_ask_is_closed_all_the_same(services: Services) 
         ("/v1/memory/collections/people", "DELETE, GET, PUT"),
         (PEOPLE, "GET, POST"),
         (f"{PEOPLE}/6f1d4a52-0f5e-4c8b-9a3e-0d6c1d2e3f40", "DELETE, GET, PATCH"),
+        (f"{PEOPLE}/bulk", "POST"),
         ("/v1/memory/health", "GET, HEAD"),
     ],
 )

@@ -144,3 +144,8 @@ def test_what_is_compared_is_never_sql(client: TestClient, filled: Tenant, value
         for op in ("eq", "ne", "contains"):
             _results(client, filled, filter={"field": field, "op": op, "value": value}, query=f'tea "{value}"')
     assert len(_results(client, filled)) == 4
+
+
+def test_a_whole_number_may_be_written_with_a_point(client: TestClient, filled: Tenant) -> None:
+    assert len(_results(client, filled, limit=2.0)) == 2
+    assert client.post(SEARCH, headers=filled.headers, json={"query": "ferry", "limit": 2.5}).status_code == 422
