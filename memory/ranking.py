@@ -49,14 +49,25 @@ def weights(counts: TermCounts) -> dict[str, float]:
     }
 
 
-def rarest(counts: TermCounts) -> list[str]:
-    """The lexemes that are enough to find by, rarest first: until some 5,000 memories hold one of them."""
-    found: list[str] = []
+def rarest(counts: TermCounts) -> list[list[str]]:
+    """What is enough to find by: memories that hold all the lexemes of one of these.
+
+    One lexeme after the other, rarest first, until some 5,000 memories hold one of them. One that far more of them hold
+    is looked for together with others, as long as enough are left: the best hold several of the words anyway.
+    """
+    found: list[list[str]] = []
     holding = 0.0
-    for lexeme in sorted(counts.holding, key=lambda lexeme: counts.holding[lexeme]):
+    by_rarity = sorted(counts.holding, key=lambda lexeme: counts.holding[lexeme])
+    for number, lexeme in enumerate(by_rarity):
         if holding >= _ENOUGH:
             break
-        found.append(lexeme)
+        together, expected = [lexeme], counts.holding[lexeme]
+        for other in by_rarity[number + 1 :] if holding + expected > 2 * _ENOUGH else ():
+            left = expected * counts.holding[other] / counts.documents
+            if expected > _ENOUGH and left >= _ENOUGH / 5:
+                together.append(other)
+                expected = left
+        found.append(together)
         holding += counts.holding[lexeme]
     return found
 

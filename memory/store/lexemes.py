@@ -126,6 +126,11 @@ def all_of(lexemes: Iterable[str]) -> str:
     return " & ".join(quoted(lexeme) for lexeme in lexemes)
 
 
+def any_of_all(alternatives: Iterable[Iterable[str]]) -> str:
+    """A tsquery that matches what holds all lexemes of at least one alternative."""
+    return " | ".join(f"({all_of(lexemes)})" for lexemes in alternatives)
+
+
 def quoted(lexeme: str) -> str:
     """A lexeme as a tsquery operand, whatever characters it holds."""
     return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"

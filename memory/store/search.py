@@ -30,7 +30,7 @@ _CURRENT = Filters()
 class Query:
     """One search: `vector` None leaves out the vector arm, empty `weights` (lexeme to idf) the text arm.
 
-    `rarest`: the lexemes that are enough to find by, when not all are needed; all of them score.
+    `rarest`: what is enough to find by, when not all lexemes are needed: all those of one of these. All of them score.
     """
 
     collection_ids: Sequence[UUID]
@@ -40,7 +40,7 @@ class Query:
     min_score: float
     weights: dict[str, float]
     depth: int
-    rarest: Sequence[str] = ()
+    rarest: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Look:
-    """How one look into the arms is taken: by which lexemes, how deep, and kept to which memories."""
+    """How one look into the arms is taken: by which lexemes, how deep, and kept to which memories.
+
+    `wanted`: queries of lexemes, the first for this look, the others for when that finds too few.
+    """
 
     wanted: Sequence[str]
     fetch: int
@@ -101,8 +104,9 @@ def candidates(session: Session, query: Query) -> list[Candidate]:
     uncounted = query.filters.narrow
     most = math.inf
     indexes = [] if query.vector is None else vector_indexes.ready(session, query.collection_ids, query.model_id)
-    wide = Look(query.rarest or list(query.weights), 2 * query.depth, None, values)
-    selective = Look(list(query.weights), 2 * query.depth, few.ids, few.values)
+    wanted = _wanted(query)
+    wide = Look(wanted, 2 * query.depth, None, values)
+    selective = Look(wanted[-1:], 2 * query.depth, few.ids, few.values)
     look = wide
     if uncounted and few.promises_few(session):
         uncounted = False
@@ -113,8 +117,8 @@ def candidates(session: Session, query: Query) -> list[Candidate]:
             look = selective
     while True:
         seen = _look(session, query, look, asked, indexes)
-        if seen.wordless and len(look.wanted) < len(query.weights):
-            look = replace(look, wanted=list(query.weights))
+        if seen.wordless and len(look.wanted) > 1:
+            look = replace(look, wanted=look.wanted[1:])
         elif look.fetch > most or (seen.exhausted and (not seen.tied or look.fetch > _MOST_FOR_TIES)):
             return seen.found
         elif uncounted and not seen.exhausted:
@@ -122,6 +126,15 @@ def candidates(session: Session, query: Query) -> list[Candidate]:
             look = replace(look, fetch=8 * look.fetch) if few.count(session) is None else selective
         else:
             look = replace(look, fetch=8 * look.fetch)
+
+
+def _wanted(query: Query) -> list[str]:
+    """Queries of lexemes, each finding more than the one before and taking longer; the last finds by any of them."""
+    steps = [lexemes.any_of(query.weights)]
+    if query.rarest:
+        wider = [alternative[:1] for alternative in query.rarest]
+        steps = [lexemes.any_of_all(query.rarest), lexemes.any_of_all(wider), *steps]
+    return list(dict.fromkeys(steps))
 
 
 def nearest(
@@ -181,7 +194,7 @@ def parameters(query: Query) -> dict[str, Any]:
 
 def _look(session: Session, query: Query, look: Look, asked: Conditions, indexes: Sequence[VectorIndex]) -> Candidates:
     scans = vector_indexes.scans(indexes, query.collection_ids, query.model_id, look.fetch) if look.ids is None else []
-    values = {**look.values, "wanted": lexemes.any_of(look.wanted), "fetch": look.fetch}
+    values = {**look.values, "wanted": look.wanted[0], "fetch": look.fetch}
     for scan in scans:
         values |= scan.values
     statement = arms(query, look.ids).statement(asked, scans)
