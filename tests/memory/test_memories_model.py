@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from memory.adapters.local_cache import LocalCache
+from memory.cache import CachedSearch
 from memory.errors import Conflict, Invalid, NotFound, PreconditionFailed
-from memory.fate_schemas import HistoryPage
-from memory.schemas import Memory, MemoryCreate, MemoryFilter, MemoryPatch, SearchRequest
+from memory.fate_schemas import HistoryPage, MemoryVersion
+from memory.schemas import CollectionCreate, Memory, MemoryCreate, MemoryFilter, MemoryPatch, SearchRequest
 from memory.services import Services
 
 COLLECTIONS = ("a", "b", "c")
@@ -38,12 +40,22 @@ changes = st.fixed_dictionaries(
 picks = st.integers(0, 30)
 
 
+class Clock(datetime):
+    """A clock that stands still until it is moved on, so that many memories are of the same age."""
+
+    moment: ClassVar[datetime] = datetime(2020, 1, 1, tzinfo=UTC)
+
+    @classmethod
+    def now(cls, _tz: object = None) -> datetime:  # type: ignore[override]
+        return cls.moment
+
+
 @dataclass(frozen=True)
 class Known:
-    """What the model knows of one memory; `order` stands for its age."""
+    """What the model knows of one memory; `past` are the versions in which it said something else."""
 
     id: UUID
-    order: int
+    created_at: datetime
     collection: str
     text: str
     container_tag: str | None
@@ -55,24 +67,24 @@ class Known:
     pinned: bool = False
     archived: bool = False
     version: int = 1
-    past: tuple[str, ...] = ()
+    past: tuple[tuple[int, str], ...] = ()
 
     @property
     def expired(self) -> bool:
         return self.expires_at == PAST
 
     def changed(self, sent: dict[str, Any]) -> "Known":
-        past = self.past if sent.get("text", self.text) == self.text else (*self.past, self.text)
+        says_the_same = sent.get("text", self.text) == self.text
+        past = self.past if says_the_same else (*self.past, (self.version, self.text))
         return replace(self, **sent, past=past, version=self.version + 1)
 
 
 def _shown(memory: Memory) -> dict[str, Any]:
-    names = set(Known.__dataclass_fields__) - {"order", "past"}
-    return memory.model_dump(include=names)
+    return memory.model_dump(include=set(Known.__dataclass_fields__) - {"past"})
 
 
 def _expected(known: Known) -> dict[str, Any]:
-    return {name: value for name, value in vars(known).items() if name not in ("order", "past")}
+    return {name: value for name, value in vars(known).items() if name != "past"}
 
 
 class Machine(RuleBasedStateMachine):
@@ -82,8 +94,17 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         made = self.house.accounts.create_tenant(email=f"{uuid4()}@example.org")
         self.caller = self.house.accounts.authenticate(made.api_key)
+        self.cached = CachedSearch(
+            self.house.search,
+            database=self.house.database,
+            grants=self.house.grants,
+            objects=self.house.objects,
+            cache=LocalCache(),
+        )
         self.known: dict[UUID, Known] = {}
-        self.order = 0
+        # Each with the id that it must keep until it is deleted.
+        self.collections: dict[str, UUID] = {}
+        self.steps = 0
 
     # What is done
 
@@ -161,6 +182,7 @@ class Machine(RuleBasedStateMachine):
             assert taken.expired
             self.known[taken.id] = replace(taken, external_id=None)
         self.known[before.id] = replace(before, collection=to, version=before.version + 1)
+        self._made(to)
 
     @rule(pick=picks)
     def delete(self, pick: int) -> None:
@@ -180,6 +202,30 @@ class Machine(RuleBasedStateMachine):
         self.house.expiry.sweep(self.caller.tenant_id)
         self.known = {one.id: one for one in self.known.values() if not one.expired}
 
+    @rule(name=collections)
+    def create_collection(self, name: str) -> None:
+        try:
+            self.house.collections.create(self.caller, CollectionCreate(name=name))
+        except Conflict:
+            assert name in self.collections
+        else:
+            assert name not in self.collections
+            self._made(name)
+
+    @rule(name=collections)
+    def delete_collection(self, name: str) -> None:
+        try:
+            gone = self.house.collections.delete(self.caller, name)
+        except NotFound:
+            assert name not in self.collections
+            return
+        assert gone.id == self.collections.pop(name)
+        self.known = {one.id: one for one in self.known.values() if one.collection != name}
+
+    @rule()
+    def time_goes_by(self) -> None:
+        Clock.moment += timedelta(seconds=1)
+
     # What is read
 
     @invariant()
@@ -190,29 +236,33 @@ class Machine(RuleBasedStateMachine):
                     self.house.memories.get(self.caller, known.collection, known.id)
                 continue
             assert _shown(self.house.memories.get(self.caller, known.collection, known.id)) == _expected(known)
-            versions, total = self.house.memories.history(self.caller, known.collection, known.id, HistoryPage())
-            assert tuple(one.text for one in reversed(versions)) == (*known.past, known.text)
-            assert total == len(versions)
+            versions = self._history(known)
+            assert [(one.version, one.text) for one in versions] == [*known.past, (known.version, known.text)]
+            assert [one.valid_to for one in versions] == [*(one.valid_from for one in versions[1:]), None]
+            assert {one.reason for one in versions[:-1]} <= {"edited"}
 
     @invariant()
-    def listings_counts_and_search_agree(self) -> None:
+    def listings_and_search_agree(self) -> None:
+        self.steps += 1
         for collection in COLLECTIONS:
             current = self._listed(collection)
             self._assert_listed(collection, current)
-            self._assert_listed(collection, self._listed(collection, archived=True), include_archived=True)
             self._assert_listed(collection, [one for one in current if one.container_tag == "t"], container_tag="t")
             self._assert_listed(collection, [one for one in current if one.category == "drink"], category="drink")
-            mode = ("text", "vector", "hybrid")[self.order % 3]
+            self._assert_paged(collection, self._listed(collection, archived=True), size=1 + self.steps % 3)
+            mode = ("text", "vector", "hybrid")[self.steps % 3]
             wanted = SearchRequest.model_validate({"query": "tea", "mode": mode, "limit": 50, "min_score": 0})
-            found = self.house.search.search(self.caller, collection, wanted).results
-            assert {hit.id for hit in found} == {one.id for one in current}, mode
-        counts = {
-            found.name: found.memory_count
-            for found in self.house.collections.page(self.caller, limit=10, offset=0)[0]
-            if found.memory_count
-        }
-        expected = {name: len(self._listed(name)) for name in COLLECTIONS}
-        assert counts == {name: count for name, count in expected.items() if count}
+            for again in (False, True):
+                answer = self.cached.search(self.caller, collection, wanted)
+                assert {hit.id for hit in answer.results} == {one.id for one in current}, mode
+                assert answer.cached or not again or collection not in self.collections
+
+    @invariant()
+    def collections_are_there_with_their_counts(self) -> None:
+        found, total = self.house.collections.page(self.caller, limit=10, offset=0)
+        expected = [(name, self.collections[name], len(self._listed(name))) for name in sorted(self.collections)]
+        assert [(one.name, one.id, one.memory_count) for one in found] == expected
+        assert total == len(expected)
 
     # The model's own
 
@@ -220,8 +270,7 @@ class Machine(RuleBasedStateMachine):
         before = self._named(collection, item["container_tag"], item["external_id"])
         if before is None:
             assert made.id not in self.known
-            self.order += 1
-            self.known[made.id] = Known(made.id, self.order, collection, **item)
+            self.known[made.id] = Known(made.id, made.created_at, collection, **item)
         else:
             assert made.id == before.id
             sent = {name: value for name, value in item.items() if name not in ("container_tag", "external_id")}
@@ -229,6 +278,11 @@ class Machine(RuleBasedStateMachine):
                 sent.setdefault("expires_at", None)
             self.known[made.id] = replace(before.changed(sent), archived=False)
         assert _shown(made) == _expected(self.known[made.id])
+        self._made(collection)
+
+    def _made(self, collection: str) -> None:
+        if collection not in self.collections:
+            self.collections[collection] = self.house.collections.get(self.caller, collection).id
 
     def _mark(self, pick: int, mark: str, value: bool) -> None:
         before = self._pick(pick)
@@ -245,7 +299,7 @@ class Machine(RuleBasedStateMachine):
             self.known[before.id] = before.changed({mark: value})
 
     def _pick(self, pick: int) -> Known | None:
-        known = sorted(self.known.values(), key=lambda one: one.order)
+        known = list(self.known.values())
         return known[pick % len(known)] if known else None
 
     def _named(self, collection: str, tag: str | None, external_id: str | None) -> Known | None:
@@ -261,15 +315,37 @@ class Machine(RuleBasedStateMachine):
             for one in self.known.values()
             if one.collection == collection and not one.expired and (archived or not one.archived)
         ]
-        return sorted(shown, key=lambda one: (one.pinned, one.order), reverse=True)
+        return sorted(shown, key=lambda one: (one.pinned, one.created_at, one.id), reverse=True)
+
+    def _history(self, known: Known) -> list[MemoryVersion]:
+        """Oldest first, read page by page."""
+        size = 1 + self.steps % 3
+        versions: list[MemoryVersion] = []
+        for offset in range(0, len(known.past) + 2, size):
+            wanted = HistoryPage(limit=size, offset=offset)
+            page, total = self.house.memories.history(self.caller, known.collection, known.id, wanted)
+            assert total == len(known.past) + 1
+            versions += page
+        return versions[::-1]
 
     def _assert_listed(self, collection: str, expected: Sequence[Known], **wanted: Any) -> None:
         found, total = self.house.memories.page(self.caller, collection, MemoryFilter(limit=200, **wanted))
         assert [_shown(memory) for memory in found] == [_expected(one) for one in expected]
         assert total == len(expected)
 
+    def _assert_paged(self, collection: str, expected: Sequence[Known], *, size: int) -> None:
+        found: list[UUID] = []
+        for offset in range(0, len(expected) + 1, size):
+            wanted = MemoryFilter(limit=size, offset=offset, include_archived=True)
+            page, total = self.house.memories.page(self.caller, collection, wanted)
+            assert total == len(expected)
+            found += [memory.id for memory in page]
+        assert found == [one.id for one in expected]
 
-def test_memories_agree_with_their_model(house: Services) -> None:
+
+def _run(house: Services, monkeypatch: pytest.MonkeyPatch, *, examples: int, steps: int) -> None:
+    monkeypatch.setattr("memory.memories.datetime", Clock)
+
     class OnPostgres(Machine):
         pass
 
@@ -277,8 +353,8 @@ def test_memories_agree_with_their_model(house: Services) -> None:
     run_state_machine_as_test(
         OnPostgres,
         settings=settings(
-            max_examples=10,
-            stateful_step_count=15,
+            max_examples=examples,
+            stateful_step_count=steps,
             # Each step talks to Postgres: a failure is shown as it came, not after minutes of making it smaller.
             phases=[Phase.generate],
             deadline=None,
@@ -286,3 +362,13 @@ def test_memories_agree_with_their_model(house: Services) -> None:
             database=None,
         ),
     )
+
+
+def test_memories_agree_with_their_model(house: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    _run(house, monkeypatch, examples=10, steps=15)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_memories_agree_with_their_model_for_long(house: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    _run(house, monkeypatch, examples=60, steps=50)
