@@ -39,6 +39,14 @@ def test_a_route_that_is_not_public_demands_a_key(route: Route) -> None:
 
 
 @every_route
+def test_what_changes_something_is_for_writers(route: Route) -> None:
+    changes = ROWS[route.method, route.path].changes
+
+    # To forget may be a dry run, which is a look: the rule decides, by the body.
+    assert not changes or route.guard is auth.writer or route.path.endswith("/forget")
+
+
+@every_route
 def test_a_stranger_is_refused_before_the_body_is_read(route: Route) -> None:
     assert route.asks_before_reading
 

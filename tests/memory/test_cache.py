@@ -86,7 +86,7 @@ def test_the_plain_answer_to_a_wish_for_more_is_not_kept(
         assert _texts(answer) == ["tea is green"]
 
 
-def test_what_wasasked_of_one_collection_is_no_answer_for_another(
+def test_what_was_asked_of_one_collection_is_no_answer_for_another(
     processes: Processes, house: Services, tenant: Tenant
 ) -> None:
     process, _ = processes
