@@ -3,6 +3,7 @@
 import argparse
 import math
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -156,9 +157,12 @@ def recall(place: Place, blocks: Blocks, numbers: Sequence[int], embedder: Embed
 @contextmanager
 def _recorded() -> Iterator[Statements]:
     seen: Statements = []
+    mine = threading.get_ident()
 
     def note(_c: object, _cursor: object, statement: str, parameters: Any, _x: object, _many: bool) -> None:
-        seen.append((statement, parameters))
+        # What counts terms in the background is no part of a search.
+        if threading.get_ident() == mine:
+            seen.append((statement, parameters))
 
     event.listen(Engine, "before_cursor_execute", note)
     try:

@@ -116,13 +116,9 @@ def _packed(answer: SearchResponse) -> bytes:
     return _Kept(answer=answer, object_keys=[file.key for file in files]).model_dump_json().encode()
 
 
-def _files(found: object) -> Iterator[MemoryFile]:
-    """Every file in an answer, however deep it stands."""
-    if isinstance(found, MemoryFile):
-        yield found
-    elif isinstance(found, BaseModel):
-        for name in type(found).model_fields:
-            yield from _files(getattr(found, name))
-    elif isinstance(found, list):
-        for item in found:
-            yield from _files(item)
+def _files(answer: SearchResponse) -> Iterator[MemoryFile]:
+    """Every file in an answer, those of what stands around its results included."""
+    for hit in answer.results:
+        around = [] if hit.context is None else [*hit.context.before, *hit.context.after]
+        for memory in (hit, *around, *(hit.before or ()), *(hit.after or ())):
+            yield from memory.images

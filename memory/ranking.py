@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from memory.schemas import Explanation
@@ -22,8 +21,7 @@ _ENOUGH = 5_000
 Mode = Literal["hybrid", "vector", "text"]
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     """A candidate with its scores; `neighbour` is what its neighbours add to `fused`."""
 
     memory_id: UUID
@@ -33,7 +31,7 @@ class Scored:
     text: float
     vector_rank: int | None
     text_rank: int | None
-    neighbour: float = field(default=0.0)
+    neighbour: float = 0.0
 
     @property
     def score(self) -> float:
@@ -77,18 +75,10 @@ def ranked(candidates: Sequence[Candidate], mode: Mode) -> list[Scored]:
     best = max((candidate.bm25 for candidate in candidates), default=0.0)
     result = []
     for candidate in candidates:
-        text = share_of_best(candidate.bm25, best)
-        result.append(
-            Scored(
-                candidate.memory_id,
-                {"hybrid": fused(candidate.cosine, text), "text": text, "vector": candidate.cosine}[mode],
-                candidate.cosine,
-                candidate.bm25,
-                text,
-                candidate.vector_rank,
-                candidate.text_rank,
-            )
-        )
+        memory_id, vector_rank, text_rank, _, cosine, bm25 = candidate
+        text = share_of_best(bm25, best)
+        merit = {"hybrid": fused(cosine, text), "text": text, "vector": cosine}[mode]
+        result.append(Scored(memory_id, merit, cosine, bm25, text, vector_rank, text_rank))
     return best_first(result)
 
 
@@ -106,7 +96,7 @@ def with_neighbours(
         share = NEIGHBOUR_SHARES[abs(neighbour.step) - 1]
         gains.setdefault(neighbour.of, []).append(share * own[neighbour.memory_id])
     # In whatever order they come, the sum is the same to the last digit: ties stay ties.
-    return best_first([replace(hit, neighbour=math.fsum(gains.get(hit.memory_id, ()))) for hit in hits])
+    return best_first([hit._replace(neighbour=math.fsum(gains.get(hit.memory_id, ()))) for hit in hits])
 
 
 def fused(cosine: float, text: float) -> float:
@@ -123,7 +113,10 @@ def best_first(hits: Sequence[Scored]) -> list[Scored]:
 
 def with_ties(hits: Sequence[Scored], limit: int) -> list[Scored]:
     """The first `limit`, and those that score as much as the last of them."""
-    return [hit for number, hit in enumerate(hits) if number < limit or hit.score == hits[limit - 1].score]
+    end = limit
+    while end < len(hits) and hits[end].score == hits[limit - 1].score:
+        end += 1
+    return list(hits[:end])
 
 
 def explanation(hit: Scored, mode: Mode) -> Explanation:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -43,19 +43,19 @@ class Query:
     rarest: Sequence[Sequence[str]] = ()
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A visible memory that an arm found, scored on both arms that were asked; a missing arm counts as 0.
 
-    `vector_rank`, `text_rank`: its place in the arm, from 1; None when that arm did not find it.
+    `vector_rank`, `text_rank`: its place in the arm, from 1; None when that arm did not find it. The fields are the
+    first columns of a look, in their order: there are hundreds in each search.
     """
 
     memory_id: UUID
-    cosine: float
-    bm25: float
     vector_rank: int | None
     text_rank: int | None
     in_sequence: bool
+    cosine: float
+    bm25: float
 
 
 @dataclass(frozen=True)
@@ -200,11 +200,11 @@ def _look(session: Session, query: Query, look: Look, asked: Conditions, indexes
     statement = arms(query, look.ids).statement(asked, scans)
     rows = session.connection().exec_driver_sql(statement, values).all()
     ends = [row for row in rows if row.memory_id is None]
-    found = [row for row in rows if row.memory_id is not None]
+    found = [Candidate(*row[: len(Candidate._fields)]) for row in rows if row.memory_id is not None]
     full = {row.arm for row in ends if row.fetched == look.fetch}
     filled = {
-        "vector": sum(row.vector_rank is not None for row in found) >= query.depth,
-        "text": sum(row.text_rank is not None for row in found) >= query.depth,
+        "vector": sum(one.vector_rank is not None for one in found) >= query.depth,
+        "text": sum(one.text_rank is not None for one in found) >= query.depth,
     }
     if any(scan.by_index for scan in scans):
         # An index may end before its rows do.
@@ -212,10 +212,7 @@ def _look(session: Session, query: Query, look: Look, asked: Conditions, indexes
     # What ties in everything ties in the vector arm.
     deciding = "text" if query.vector is None else "vector"
     return Candidates(
-        [
-            Candidate(row.memory_id, row.cosine, row.bm25, row.vector_rank, row.text_rank, row.in_sequence)
-            for row in found
-        ],
+        found,
         exhausted=all(filled[arm] for arm in full),
         tied=any(row.tied for row in ends if row.arm == deciding and row.arm in full),
         wordless=bool(query.weights) and not filled["text"] and "text" not in full,
