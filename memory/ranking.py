@@ -17,6 +17,8 @@ TEXT_SHARE = 0.7
 NEIGHBOUR_SHARES = (0.2, 0.1)
 # So many memories are enough to choose from; the words that are left out are those that most of them hold.
 _ENOUGH = 5_000
+_MOST = 6_000
+_TOO_FEW = 1_000
 
 Mode = Literal["hybrid", "vector", "text"]
 
@@ -50,8 +52,8 @@ def weights(counts: TermCounts) -> dict[str, float]:
 def rarest(counts: TermCounts) -> list[list[str]]:
     """What is enough to find by: memories that hold all the lexemes of one of these.
 
-    One lexeme after the other, rarest first, until some 5,000 memories hold one of them. One that far more of them hold
-    is looked for together with others, as long as enough are left: the best hold several of the words anyway.
+    One lexeme after the other, rarest first, until some 5,000 memories hold one of them. One that more of them hold is
+    looked for together with others, as long as enough are left: the best hold several of the words anyway.
     """
     found: list[list[str]] = []
     holding = 0.0
@@ -59,15 +61,26 @@ def rarest(counts: TermCounts) -> list[list[str]]:
     for number, lexeme in enumerate(by_rarity):
         if holding >= _ENOUGH:
             break
-        together, expected = [lexeme], counts.holding[lexeme]
-        for other in by_rarity[number + 1 :] if holding + expected > 2 * _ENOUGH else ():
-            left = expected * counts.holding[other] / counts.documents
-            if expected > _ENOUGH and left >= _ENOUGH / 5:
-                together.append(other)
-                expected = left
-        found.append(together)
+        found += _together(lexeme, by_rarity[number + 1 :], counts, _MOST - holding)
         holding += counts.holding[lexeme]
     return found
+
+
+def _together(lexeme: str, others: Sequence[str], counts: TermCounts, most: float) -> list[list[str]]:
+    """The lexeme with any of the others; with the next ones for certain where that leaves too many."""
+    together, expected = [lexeme], counts.holding[lexeme]
+    for number, other in enumerate(others):
+        shares = [counts.holding[one] / counts.documents for one in others[number:]]
+        with_any = expected * (1 - math.prod(1 - share for share in shares))
+        if expected <= most or with_any < _TOO_FEW:
+            break
+        if with_any <= most:
+            return [[*together, one] for one in others[number:]]
+        if expected * shares[0] < _TOO_FEW:
+            break
+        together.append(other)
+        expected *= shares[0]
+    return [together]
 
 
 def ranked(candidates: Sequence[Candidate], mode: Mode) -> list[Scored]:

@@ -132,8 +132,8 @@ def _wanted(query: Query) -> list[str]:
     """Queries of lexemes, each finding more than the one before and taking longer; the last finds by any of them."""
     steps = [lexemes.any_of(query.weights)]
     if query.rarest:
-        wider = [alternative[:1] for alternative in query.rarest]
-        steps = [lexemes.any_of_all(query.rarest), lexemes.any_of_all(wider), *steps]
+        wider = dict.fromkeys(alternative[0] for alternative in query.rarest)
+        steps = [lexemes.any_of_all(query.rarest), lexemes.any_of(wider), *steps]
     return list(dict.fromkeys(steps))
 
 

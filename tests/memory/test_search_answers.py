@@ -376,20 +376,29 @@ def test_quotes_that_quote_nothing_are_no_condition(house: Services, tenant: Ten
 
 
 def test_common_words_are_left_out_once_rare_ones_find_enough() -> None:
-    counts = TermCounts(documents=50_000, holding={"common": 30_000, "rare": 40, "middling": 6_000, "unknown": 0})
+    counts = TermCounts(documents=50_000, holding={"common": 30_000, "rare": 40, "middling": 5_900, "unknown": 0})
     assert ranking.rarest(counts) == [["unknown"], ["rare"], ["middling"]]
     assert ranking.rarest(TermCounts(documents=10, holding={"a": 9, "b": 10})) == [["a"], ["b"]]
     assert ranking.rarest(TermCounts(documents=90_000, holding={"common": 80_000})) == [["common"]]
 
 
 def test_words_that_very_many_hold_are_looked_for_together() -> None:
-    holding = {"rare": 40, "many": 60_000, "more": 100_000, "most": 400_000, "nearly all": 900_000}
-    counts = TermCounts(documents=1_000_000, holding=dict(holding))
-    # Not so many together that few are left: 60,000 x 0.1 x 0.4 would be 2,400, and 6,000 x 0.9 is not needed.
-    assert ranking.rarest(counts) == [["rare"], ["many", "more", "most"]]
-    assert ranking.rarest(TermCounts(1_000_000, {"many": 60_000, "less": 11_000})) == [["less"]]
-    assert ranking.rarest(TermCounts(1_000_000, {"many": 900_000, "more": 950_000})) == [["many", "more"]]
-    assert ranking.rarest(TermCounts(1_000_000, {"rare": 2_000, "other": 7_000})) == [["rare"], ["other"]]
+    def rarest(**holding: float) -> list[list[str]]:
+        return ranking.rarest(TermCounts(1_000_000, holding))
+
+    # Any second word leaves few enough, and enough.
+    assert rarest(rare=40, many=50_000, more=60_000, other=55_000) == [["rare"], ["many", "other"], ["many", "more"]]
+    # Any second word leaves too many: the next has to be there for certain.
+    assert rarest(many=60_000, more=100_000, most=400_000, nearly_all=900_000) == [["many", "more"]]
+    assert rarest(many=200_000, more=200_000, most=60_000, other=50_000) == [["other", "most"]]
+    # And then any third.
+    assert rarest(many=100_000, more=120_000, most=150_000, nearly_all=160_000) == [
+        ["many", "more", "most"],
+        ["many", "more", "nearly_all"],
+    ]
+    # Together they would be too few.
+    assert rarest(many=60_000, less=11_000) == [["less"]]
+    assert rarest(rare=2_000, other=3_900) == [["rare"], ["other"]]
 
 
 def test_all_words_find_where_the_rare_ones_alone_do_not_fill_the_arm(

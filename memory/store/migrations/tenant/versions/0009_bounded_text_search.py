@@ -31,7 +31,7 @@ def upgrade() -> None:
                   and tsv @@ wanted
                   and collection_id = any (in_collections)
                   and (allowed_ids is null or memory_id = any (allowed_ids))
-                limit greatest(most, 10000)
+                limit greatest(most, 6000)
             ) t
             order by t.distance, t.memory_id
             limit most;
