@@ -18,6 +18,8 @@ _LOOK_EVERY_SECONDS = 0.5
 _AFTER_TROUBLE_SECONDS = 5.0
 _QUIET_SECONDS = 2.0
 _BETWEEN_QUIET_REFRESHES_SECONDS = 30.0
+# Even counting how many there are takes a while where there are very many.
+_SECONDS_BETWEEN_COUNTS = 1 / 50_000
 
 
 class Statistics:
@@ -28,6 +30,7 @@ class Statistics:
         self._lock = threading.Lock()
         self._changed_at: dict[tuple[UUID, UUID], float] = {}
         self._refreshed_at: dict[tuple[UUID, UUID], float] = {}
+        self._count_again_at: dict[tuple[UUID, UUID], float] = {}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -69,12 +72,15 @@ class Statistics:
     def _bring_up(self, tenant_id: UUID, collection_id: UUID, *, quiet_since: float) -> bool:
         """Refreshes if it is time; True when nothing more is to be done until the next change."""
         now = time.monotonic()
+        if now < self._count_again_at.get((tenant_id, collection_id), now):
+            return False
         quiet = now - quiet_since >= _QUIET_SECONDS
         rested = now - self._refreshed_at.get((tenant_id, collection_id), -1e9) >= _BETWEEN_QUIET_REFRESHES_SECONDS
         with self._database.transaction(tenant_id) as session:
             if not collections.keep(session, collection_id):
                 return True
             documents = statistics.count_documents(session, collection_id)
+            self._count_again_at[tenant_id, collection_id] = now + documents * _SECONDS_BETWEEN_COUNTS
             kept = statistics.kept_documents(session, collection_id)
             if documents < SMALL:
                 if kept is not None:

@@ -17,7 +17,7 @@ from memory.search import Search
 from memory.services import Services
 from memory.statistics import SMALL, Statistics
 from memory.store import statistics as store
-from memory.store.database import Database
+from memory.store.database import Database, Session
 from memory.store.statistics import TermCounts
 from tests.memory.conftest import Connection, Tenant
 
@@ -120,6 +120,24 @@ def test_a_large_collection_gets_kept_statistics(
     assert _kept(as_owner, notes) == (_LARGE, _LARGE, expected)
     counts = _count(house, tenant, [notes], "common", "rare", "n7", "unknown")
     assert counts == TermCounts(_LARGE, {"common": _LARGE - 10, "rare": 10, "n7": 2, "unknown": 0}, {})
+
+
+def test_the_larger_a_collection_the_less_often_it_is_counted(
+    tenant: Tenant, background: Statistics, notes: UUID, as_owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[UUID] = []
+    count = store.count_documents
+
+    def noted(session: Session, collection_id: UUID) -> int:
+        counted.append(collection_id)
+        return count(session, collection_id)
+
+    monkeypatch.setattr(store, "count_documents", noted)
+    monkeypatch.setattr(memory.statistics, "_SECONDS_BETWEEN_COUNTS", 1)
+    _fill(as_owner, tenant, notes, _LARGE)
+    for _ in range(5):
+        background._bring_up(tenant.id, notes, quiet_since=0)
+    assert counted == [notes]
 
 
 def test_growth_by_a_fifth_refreshes_and_less_waits_for_rest(
