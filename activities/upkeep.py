@@ -1,5 +1,6 @@
 """The bench of upkeep: each method one repeatable step of what keeps the house clean by itself."""
 
+import contextvars
 from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
@@ -38,4 +39,10 @@ class UpkeepActivities:
     @activity.defn(no_thread_cancel_exception=True)
     def build_index(self) -> bool:
         """Does the most urgent piece of work on indexes over vectors; whether there may be more."""
-        return self._indexes.advance(lambda: activity.is_cancelled() or activity.is_worker_shutdown())
+        mine = contextvars.copy_context()
+        # Whoever watches asks from a thread of its own, which knows of no activity.
+        return self._indexes.advance(lambda: mine.copy().run(_is_to_stop))
+
+
+def _is_to_stop() -> bool:
+    return activity.is_cancelled() or activity.is_worker_shutdown()

@@ -32,13 +32,18 @@ class FakeIndexes:
             raise self.troubles.pop(0)
         if self.waits_until_stopped:
             self.entered.set()
-            while not stopping():
-                self.stopped.wait(0.01)
-            self.stopped.set()
+            # Asked from another thread, as whoever has a statement ended does.
+            with ThreadPoolExecutor(1) as watching:
+                watching.submit(self._watch, stopping).result()
             raise Unavailable("stopped")
         self.built += self.pieces > 0
         self.pieces -= self.pieces > 0
         return self.pieces > 0
+
+    def _watch(self, stopping: Callable[[], bool]) -> None:
+        while not stopping():
+            self.stopped.wait(0.01)
+        self.stopped.set()
 
 
 class FakeExpiry:
