@@ -17,6 +17,7 @@ from memory.schemas import Caller, Memory, MemoryCreate, MemoryFilter, MemoryPat
 from memory.search import Search
 from memory.services import Services
 from memory.statistics import Statistics
+from memory.store import collections, memories
 from memory.store import database as database_module
 from memory.store.database import Database
 from tests.conftest import DatabaseUrls
@@ -139,6 +140,13 @@ def test_pages_show_everything_once_pinned_first(house: Services, tenant: Tenant
         *sorted((memory.id for number, memory in enumerate(made) if number not in (3, 9)), reverse=True),
     ]
     assert house.memories.page(tenant.caller, "notes", MemoryFilter(offset=2**31 - 1)) == ([], 23)
+    with house.database.transaction(tenant.id) as session:
+        collection_id = collections.find_id(session, "notes")
+        assert collection_id is not None
+        # An index that is in that order hides what the question leaves open.
+        session.connection().exec_driver_sql("set local enable_indexscan = off; set local enable_bitmapscan = off")
+        found, _ = memories.listed(session, collection_id, MemoryFilter(limit=23))
+    assert [memory.id for memory in found] == [memory.id for memory in seen]
 
 
 def test_a_listing_shows_what_is_current_unless_asked(house: Services, tenant: Tenant, as_owner: Connection) -> None:
