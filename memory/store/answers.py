@@ -22,15 +22,7 @@ class State:
 
 def states(database: Database, tenant_id: UUID, collection: str | None) -> list[State]:
     """Of the collection with this name, or of all the tenant's, in the order of their ids."""
-    named = "" if collection is None else "where c.name = %(name)s"
-    rows = database.glance(
-        tenant_id,
-        f"""
-        select c.id,
-               coalesce((select sum(v.version)::bigint from collection_versions v where v.collection_id = c.id), 0),
-               (select min(m.expires_at) from memories m where m.collection_id = c.id and m.expires_at > now())
-        from collections c {named} order by c.id
-        """,
-        {"name": collection},
-    )
+    named = "select * from states_of_collection(%(name)s)"
+    each = "select s.* from collections c cross join lateral states_of_collection(c.name) as s order by 1"
+    rows = database.glance(tenant_id, each if collection is None else named, {"name": collection})
     return [State(*row) for row in rows]
