@@ -35,11 +35,11 @@ DATABASE = "rememberos"
 # A unix socket's path holds 107 bytes on Linux, 103 on macOS; the file's own name takes 15 of them.
 _LONGEST_SOCKET_FOLDER = 85
 
+_MEGABYTE = 1024 * 1024
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "max_connections": "100",
-    "shared_buffers": "128MB",
     "maintenance_work_mem": "256MB",
     "jit": "off",
     "timezone": "UTC",
@@ -61,6 +61,24 @@ def binaries() -> Path:
     raise Misconfigured("the Postgres programs are not installed: run `make up`, or set DATABASE_URL to a server")
 
 
+def buffers(memory: int) -> int:
+    """How many bytes of its pages the server keeps itself, on a machine with so many bytes of memory.
+
+    They are taken as they are used. A search looks thousands of rows up, which lie apart: a page that is kept costs a
+    tenth of one that has to be asked for.
+    """
+    return min(max(memory // 4, 128 * _MEGABYTE), 2048 * _MEGABYTE)
+
+
+def _memory() -> int:
+    """What this machine has, or this container may use of it."""
+    machine = psutil.virtual_memory().total
+    try:
+        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        return machine
+
+
 class EmbeddedPostgres:
     """One server on one folder. `start` and `stop` run it; a supervisor uses `prepare`, `command`, `is_ready`,
     `ensure_database` instead and owns the child itself.
@@ -69,7 +87,7 @@ class EmbeddedPostgres:
     def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None) -> None:
         self.folder = folder.absolute()
         self.data = self.folder / "data"
-        self._settings = {**_SETTINGS, **(settings or {})}
+        self._settings = {**_SETTINGS, "shared_buffers": f"{buffers(_memory()) // _MEGABYTE}MB", **(settings or {})}
         self._lock: TextIOWrapper | None = None
         self._child: subprocess.Popen[bytes] | None = None
 

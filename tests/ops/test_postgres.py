@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from memory.errors import Misconfigured
-from ops.postgres import EmbeddedPostgres
+from ops.postgres import EmbeddedPostgres, buffers
 
 _FAST = {"fsync": "off", "shared_buffers": "16MB"}
 
@@ -49,6 +49,11 @@ def _keep_one(server: EmbeddedPostgres) -> None:
 
 def _main_process(server: EmbeddedPostgres) -> psutil.Process:
     return psutil.Process(int((server.data / "postmaster.pid").read_text().split("\n")[0]))
+
+
+@pytest.mark.parametrize(("memory", "kept"), [(256, 128), (1024, 256), (2048, 512), (64 * 1024, 2048)])
+def test_a_quarter_of_the_memory_is_for_buffers_within_bounds(memory: int, kept: int) -> None:
+    assert buffers(memory * 1024 * 1024) == kept * 1024 * 1024
 
 
 def test_the_owner_is_no_superuser_and_the_vector_extension_is_there(postgres: EmbeddedPostgres) -> None:
