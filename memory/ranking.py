@@ -70,9 +70,11 @@ def _together(lexeme: str, others: Sequence[str], counts: TermCounts, most: floa
     """The lexeme with any of the others; with the next ones for certain where that leaves too many."""
     together, expected = [lexeme], counts.holding[lexeme]
     for number, other in enumerate(others):
+        if expected <= most:
+            break
         shares = [counts.holding[one] / counts.documents for one in others[number:]]
         with_any = expected * (1 - math.prod(1 - share for share in shares))
-        if expected <= most or with_any < _TOO_FEW:
+        if with_any < _TOO_FEW:
             break
         if with_any <= most:
             return [[*together, one] for one in others[number:]]

@@ -380,6 +380,7 @@ def test_common_words_are_left_out_once_rare_ones_find_enough() -> None:
     assert ranking.rarest(counts) == [["unknown"], ["rare"], ["middling"]]
     assert ranking.rarest(TermCounts(documents=10, holding={"a": 9, "b": 10})) == [["a"], ["b"]]
     assert ranking.rarest(TermCounts(documents=90_000, holding={"common": 80_000})) == [["common"]]
+    assert ranking.rarest(TermCounts(documents=0, holding={"a": 0, "b": 0})) == [["a"], ["b"]]
 
 
 def test_words_that_very_many_hold_are_looked_for_together() -> None:
