@@ -1,7 +1,9 @@
 """Search: what is true now and answers the query best, among what the caller may see."""
 
 import logging
+import os
 import re
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from memory.store.statistics import TermCounts
 _log = logging.getLogger(__name__)
 
 _DEPTH = 100
+# More at once would only take the database's processors from one another: all would be slower, together, too.
+_AT_ONCE = 2 * (os.cpu_count() or 1)
 _PHRASE = re.compile(r'"([^"]*)"')
 _MOST_PHRASES = 20
 
@@ -44,6 +48,7 @@ class Search:
         self._embedding = embedding
         self._objects = objects
         self._statistics = statistics
+        self._room = threading.BoundedSemaphore(_AT_ONCE)
 
     def search(self, caller: Caller, collection: str | None, wanted: SearchRequest) -> SearchResponse:
         """The best `limit` current memories; `collection` None searches all. An unknown collection is empty.
@@ -57,7 +62,7 @@ class Search:
         # Asked before the transaction: who waits for a second connection while holding one may wait for ever.
         model_id = 0 if vector is None else self._embedding.model_id
         embedded = time.perf_counter()
-        with self._database.transaction(caller.tenant_id) as session:
+        with self._room, self._database.transaction(caller.tenant_id) as session:
             search.prepare(session)
             collection_ids = _collection_ids(session, reach, collection)
             counts = _counts(session, wanted.query, collection_ids, mode)
