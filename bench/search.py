@@ -185,7 +185,7 @@ def _places(running: Instance, services: Services, *, many: bool) -> Place:
 
 
 def _rest(running: Instance, place: Place) -> None:
-    """Until the background has nothing more to index: what is measured is neither its work nor what it has yet to do."""
+    """Until the background has nothing more to index: neither its work nor its lack is to be measured."""
     started, before = time.monotonic(), -1
     with psycopg.connect(running.runtime["database_url"], autocommit=True) as connection:
         while time.monotonic() - started < _LONGEST_REST_SECONDS:
