@@ -1,11 +1,16 @@
 """The whole API on real services, once for all its tests; each test has tenants of its own."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
+from temporalio.client import Client
 
+import worker
 from api.app import create_app
 from memory.services import Services
 from memory.settings import Settings
@@ -31,4 +36,29 @@ class NoTemporal:
 def client(app: FastAPI) -> Iterator[TestClient]:
     with TestClient(app) as client:
         app.state.workflows = NoTemporal()
+        yield client
+
+
+@contextmanager
+def at_work(built: Services, temporal: str) -> Iterator[None]:
+    """A worker with these services, in a thread of its own, for as long as the block runs."""
+    runner = asyncio.Runner()
+    stop = asyncio.Event()
+
+    async def work() -> None:
+        await worker.serve(await Client.connect(temporal), built, stop)
+
+    thread = threading.Thread(target=lambda: runner.run(work()))
+    thread.start()
+    yield
+    runner.get_loop().call_soon_threadsafe(stop.set)
+    thread.join()
+    runner.close()
+    built.close()
+
+
+@pytest.fixture(scope="module")
+def live(settings: Settings, services: Services, temporal: str, working: None) -> Iterator[TestClient]:
+    """The API with a Temporal server that is up; which worker is `working` there each module says."""
+    with TestClient(create_app(settings.model_copy(update={"temporal_address": temporal}), services)) as client:
         yield client

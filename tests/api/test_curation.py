@@ -12,10 +12,9 @@ from starlette.testclient import TestClient
 from temporalio.client import Client
 
 import worker
-from api.app import create_app
 from memory.services import Services, build
 from memory.settings import Settings
-from tests.api.conftest import Tenant
+from tests.api.conftest import Tenant, at_work
 from workflows.curation import SCHEDULE_ID, CurationWorkflow, workflow_id
 from workflows.policies import TASK_QUEUE
 
@@ -27,28 +26,9 @@ ROOF = "The roof was mended by a carpenter in May."
 
 @pytest.fixture(scope="module")
 def working(settings: Settings, temporal: str) -> Iterator[None]:
-    """A worker on the database of these tests, in a thread of its own."""
-    built = build(settings)
-    runner = asyncio.Runner()
-    stop = asyncio.Event()
-
-    async def work() -> None:
-        await worker.serve(await Client.connect(temporal), built, stop)
-
-    thread = threading.Thread(target=lambda: runner.run(work()))
-    thread.start()
-    yield
-    runner.get_loop().call_soon_threadsafe(stop.set)
-    thread.join()
-    runner.close()
-    built.close()
-
-
-@pytest.fixture(scope="module")
-def live(settings: Settings, services: Services, temporal: str, working: None) -> Iterator[TestClient]:
-    """The API with a Temporal server that is up."""
-    with TestClient(create_app(settings.model_copy(update={"temporal_address": temporal}), services)) as client:
-        yield client
+    """A worker on the database of these tests."""
+    with at_work(build(settings), temporal):
+        yield
 
 
 def store(client: TestClient, tenant: Tenant, *texts: str, **fields: Any) -> list[str]:

@@ -14,12 +14,11 @@ from starlette.testclient import TestClient
 from temporalio.client import Client
 
 import worker
-from api.app import create_app
 from memory.adapters.documents import GuardedReader
 from memory.quotas import MAX_FILE_BYTES
-from memory.services import Services, build
+from memory.services import build
 from memory.settings import Settings
-from tests.api.conftest import Tenant
+from tests.api.conftest import Tenant, at_work
 from workflows.drop import workflow_id
 from workflows.policies import TASK_QUEUE
 from workflows.sweep import SCHEDULE_ID, SweepWorkflow
@@ -33,30 +32,11 @@ OVER = ("files", ("over.bin", b"x" * (MAX_FILE_BYTES + 1), "application/octet-st
 
 @pytest.fixture(scope="module")
 def working(settings: Settings, temporal: str) -> Iterator[None]:
-    """A worker on the database of these tests, in a thread of its own."""
+    """A worker on the database of these tests."""
     reader = GuardedReader(ocr_engine="off")
-    built = build(settings, reader=reader)
-    runner = asyncio.Runner()
-    stop = asyncio.Event()
-
-    async def work() -> None:
-        await worker.serve(await Client.connect(temporal), built, stop)
-
-    thread = threading.Thread(target=lambda: runner.run(work()))
-    thread.start()
-    yield
-    runner.get_loop().call_soon_threadsafe(stop.set)
-    thread.join()
-    runner.close()
-    built.close()
+    with at_work(build(settings, reader=reader), temporal):
+        yield
     reader.close()
-
-
-@pytest.fixture(scope="module")
-def live(settings: Settings, services: Services, temporal: str, working: None) -> Iterator[TestClient]:
-    """The API with a Temporal server that is up."""
-    with TestClient(create_app(settings.model_copy(update={"temporal_address": temporal}), services)) as client:
-        yield client
 
 
 def finished(client: TestClient, tenant: Tenant, batch_id: str) -> dict[str, Any]:
