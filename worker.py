@@ -124,7 +124,7 @@ async def serve(client: Client, built: Services, stop: asyncio.Event) -> None:
 def activities(built: Services) -> list[Callable[..., Any]]:
     """Every activity of the house, bound to its bench."""
     curating = CurationActivities(built.curation_runs, built.policies)
-    files = FileActivities(built.drops)
+    files = FileActivities(built.ingesting)
     upkeep = UpkeepActivities(built.expiry, built.indexes)
     return [
         files.list_unfinished,

@@ -1,4 +1,4 @@
-"""The bench for dropped files: each method one retryable step; what it does is said in memory/drops.py."""
+"""The bench for dropped files: each method one retryable step; what it does is said in memory/ingesting.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ class LostFile:
     reason: GivenUp
 
 
-class Drops(Protocol):
-    """What this bench needs of the rules of drops."""
+class Ingesting(Protocol):
+    """What this bench needs of the rules of ingesting."""
 
     def unfinished(self, tenant_id: UUID, batch_id: UUID, limit: int) -> list[list[UUID]]: ...
     def read(self, tenant_id: UUID, file_id: UUID) -> None: ...
@@ -53,37 +53,37 @@ class Drops(Protocol):
 
 
 class FileActivities:
-    def __init__(self, drops: Drops) -> None:
-        self._drops = drops
+    def __init__(self, ingesting: Ingesting) -> None:
+        self._ingesting = ingesting
 
     @activity.defn
     def list_unfinished(self, batch: Batch) -> list[list[str]]:
         """The next files of a batch that are neither done nor failed, in portions of ids."""
-        portions = self._drops.unfinished(UUID(batch.tenant_id), UUID(batch.batch_id), FILES_A_LISTING)
+        portions = self._ingesting.unfinished(UUID(batch.tenant_id), UUID(batch.batch_id), FILES_A_LISTING)
         return [[str(file_id) for file_id in portion] for portion in portions]
 
     @activity.defn
     def read_files(self, portion: Portion) -> None:
         """Originals to documents."""
         for file_id in portion.file_ids:
-            self._drops.read(UUID(portion.tenant_id), UUID(file_id))
+            self._ingesting.read(UUID(portion.tenant_id), UUID(file_id))
 
     @activity.defn
     def store_files(self, portion: Portion) -> None:
         """Documents to memories."""
-        self._drops.store(UUID(portion.tenant_id), [UUID(file_id) for file_id in portion.file_ids])
+        self._ingesting.store(UUID(portion.tenant_id), [UUID(file_id) for file_id in portion.file_ids])
 
     @activity.defn
     def give_up_file(self, lost: LostFile) -> None:
         """Marks a file as failed; one that has ended meanwhile stays as it is."""
-        self._drops.give_up(UUID(lost.tenant_id), UUID(lost.file_id), _REASONS[lost.reason])
+        self._ingesting.give_up(UUID(lost.tenant_id), UUID(lost.file_id), _REASONS[lost.reason])
 
     @activity.defn
     def close_batch(self, batch: Batch) -> bool:
         """Completes the batch; false when files are still unfinished."""
-        return self._drops.close(UUID(batch.tenant_id), UUID(batch.batch_id))
+        return self._ingesting.close(UUID(batch.tenant_id), UUID(batch.batch_id))
 
     @activity.defn
     def list_stalled(self) -> list[Batch]:
         """Unfinished batches of all tenants that nothing has touched for a while."""
-        return [Batch(str(tenant_id), str(batch_id)) for tenant_id, batch_id in self._drops.stalled()]
+        return [Batch(str(tenant_id), str(batch_id)) for tenant_id, batch_id in self._ingesting.stalled()]

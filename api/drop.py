@@ -97,10 +97,10 @@ async def _patience(
 def _once_more(request: Request, caller: Caller, resource: str) -> Response:
     """The answer of a drop from its batch, which remembers all but the files that were not taken in."""
     services: House = request.app.state.services
-    batch = services.drops.progress(caller, UUID(resource.removeprefix("batch ")))
+    batch = services.batches.progress(caller, UUID(resource.removeprefix("batch ")))
     if not batch.complete:
         return answer(DropAccepted(batch_id=batch.batch_id, queued=batch.pending, failed=batch.failed, errors=[]), 202)
-    return answer(services.drops.results(caller, batch.batch_id), 201)
+    return answer(services.batches.results(caller, batch.batch_id), 201)
 
 
 @router.post(
@@ -137,7 +137,7 @@ def drop(
 @router.get("/v1/memory/ingest/batch/{batch_id}", response_model=BatchProgress)
 def batch_progress(caller: Reader, services: Services, batch_id: Id) -> Response:
     """How far a drop is, and what came of each of its files."""
-    return answer(services.drops.progress(caller, batch_id))
+    return answer(services.batches.progress(caller, batch_id))
 
 
 def _carry_out(
@@ -151,7 +151,7 @@ def _carry_out(
 
     def ended() -> bool:
         nonlocal started, tried_at
-        if not services.drops.pending(caller, opened.batch_id):
+        if not services.batches.pending(caller, opened.batch_id):
             return True
         if not started and time.monotonic() - tried_at >= _START_AGAIN_SECONDS:
             started, tried_at = _start(workflows, caller.tenant_id, opened.batch_id), time.monotonic()
@@ -166,7 +166,7 @@ def _start(workflows: WorkflowClient, tenant_id: UUID, batch_id: UUID) -> bool:
 
 def _outcome(services: House, caller: Caller, opened: OpenedDrop) -> DropResponse:
     """What came of the files, those included that were not taken in."""
-    outcome = services.drops.results(caller, opened.batch_id)
+    outcome = services.batches.results(caller, opened.batch_id)
     refused = [
         DropResult(filename=file.filename, status="failed", memory_ids=[], chunks=0, preview=None, error=file.reason)
         for file in opened.refused

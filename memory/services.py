@@ -12,6 +12,7 @@ from memory.adapters.embedder import LocalEmbedder
 from memory.adapters.local_cache import LocalCache
 from memory.adapters.objects import LocalObjects, S3Objects
 from memory.adapters.sealing import FernetSealer
+from memory.batches import Batches
 from memory.cache import CachedSearch, Searching
 from memory.collections import Collections
 from memory.curation import Curation
@@ -24,6 +25,7 @@ from memory.fates import Fates
 from memory.grants import Grants
 from memory.idempotency import Idempotency
 from memory.indexes import Indexes
+from memory.ingesting import Ingesting
 from memory.key_use import KeyUse
 from memory.memories import Memories
 from memory.overviews import Overviews
@@ -54,6 +56,8 @@ class Services:
     search: Searching
     cache: Cache
     drops: Drops
+    batches: Batches
+    ingesting: Ingesting
     curation: Curation
     curation_runs: CurationRuns
     policies: Policies
@@ -102,7 +106,9 @@ def build(settings: Settings, *, reader: FileReader | None = None) -> Services:
         indexes=Indexes(None if reader is None else settings.database_owner_url),
         search=CachedSearch(search, database=database, grants=grants, objects=objects, cache=cache),
         cache=cache,
-        drops=Drops(database, grants, embedding, objects, statistics, reader),
+        drops=Drops(database, grants, objects),
+        batches=Batches(database, grants),
+        ingesting=Ingesting(database, embedding, objects, statistics, reader),
         curation=Curation(database, grants, embedding, objects),
         curation_runs=CurationRuns(database, embedding, objects, statistics),
         policies=Policies(database, grants, embedding),

@@ -99,7 +99,7 @@ class Stage:
 
     def wait(self, batch_id: UUID, until: Callable[[BatchProgress], bool]) -> BatchProgress:
         pause = threading.Event()
-        while not until(progress := self.services.drops.progress(self.caller, batch_id)):
+        while not until(progress := self.services.batches.progress(self.caller, batch_id)):
             pause.wait(0.05)
         return progress
 

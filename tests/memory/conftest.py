@@ -4,17 +4,19 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import pytest
 
+from memory.adapters.documents import GuardedReader
 from memory.adapters.local_cache import LocalCache
 from memory.adapters.redis_cache import RedisCache
 from memory.embedding import Embedding
 from memory.fates import Fates
+from memory.ingesting import Ingesting
 from memory.memories import Memories
-from memory.ports import Cache
+from memory.ports import Cache, FileReader
 from memory.search import Search
 from memory.services import Services
 from memory.settings import Settings
@@ -24,6 +26,10 @@ from tests.memory.processes import Processes, two_processes
 from tests.redis_server import redis_server
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+class Making(Protocol):
+    def __call__(self, reader: FileReader, words: WordEmbedder | None = None) -> Services: ...
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +48,33 @@ def house(services: Services, words: WordEmbedder) -> Services:
         fates=Fates(services.database, services.grants, embedding, services.objects, services.statistics),
         search=Search(services.database, services.grants, embedding, services.objects, services.statistics),
     )
+
+
+@pytest.fixture(scope="session")
+def reader() -> Iterator[GuardedReader]:
+    reader = GuardedReader(ocr_engine="off")
+    yield reader
+    reader.close()
+
+
+@pytest.fixture
+def reading_house(services: Services, reader: GuardedReader) -> Services:
+    """The services of a worker, which reads files."""
+    embedding = Embedding(services.database, services.embedder)
+    ingesting = Ingesting(services.database, embedding, services.objects, services.statistics, reader)
+    return dataclasses.replace(services, ingesting=ingesting)
+
+
+@pytest.fixture
+def make(services: Services) -> Making:
+    """Services of a worker with meaning made of words and a reader of the test's choice."""
+
+    def made(reader: FileReader, words: WordEmbedder | None = None) -> Services:
+        embedding = Embedding(services.database, words or WordEmbedder())
+        ingesting = Ingesting(services.database, embedding, services.objects, services.statistics, reader)
+        return dataclasses.replace(services, ingesting=ingesting)
+
+    return made
 
 
 @pytest.fixture(scope="session", params=["in the process", "Redis"])

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event, text
 
 from memory.schemas import MemoryFilter
-from memory.store import allowed, collections, drops, files, memories, search, statistics
+from memory.store import allowed, batches, collections, files, memories, search, statistics
 from memory.store.database import Database, Session
 from memory.store.search import Filters, Query
 from ops.postgres import DATABASE, OWNER, EmbeddedPostgres
@@ -279,8 +279,8 @@ def test_reading_and_deleting_look_at_each_row_a_few_times(large: Large) -> None
         (lambda session: memories.listed(session, collection_id, MemoryFilter(limit=200)), 20 * _EACH),
         (lambda session: memories.find(session, str(collection_id), large.memory_ids[0], for_update=True), 100),
         (lambda session: collections.find(session, str(collection_id)), 20 * _EACH),
-        (lambda session: drops.progress(session, collection_id), 20 * _EACH),
-        (lambda session: drops.count_pending(session, collection_id), 2 * _EACH),
+        (lambda session: batches.progress(session, collection_id), 20 * _EACH),
+        (lambda session: batches.count_pending(session, collection_id), 2 * _EACH),
     ]
     for number, (act, most) in enumerate(acts):
         with large.database.transaction(large.tenant_id) as session:

@@ -1,0 +1,229 @@
+"""Ingesting: dropped files read, chunked, embedded and stored once, or failed with their reason."""
+
+import io
+import itertools
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from memory.chunking import Chunk, chunk
+from memory.embedding import Embedding
+from memory.errors import Misconfigured, NotFound, RejectedFile
+from memory.ports import Document, FileReader, ObjectStore, Vectors
+from memory.statistics import Statistics
+from memory.store import batches, changes, collections, files, ingesting, memories
+from memory.store.database import Database
+from memory.store.ingesting import FileToRead, FileToStore
+from memory.store.memories import NewMemory
+
+MAX_REASON_CHARACTERS = 500
+COLLECTION_DELETED = "collection deleted"
+
+# Small files share an activity, which costs the Temporal server about 10 ms whatever it carries.
+PORTION_FILES = 12
+PORTION_BYTES = 256 * 1024
+# With fewer portions than this, files of a small drop would wait for each other while a core is free.
+PORTIONS_A_LISTING = 8
+
+# Short, so that what Temporal missed goes on with the sweep's next round; a start too many does no harm.
+STALLED_AFTER = timedelta(seconds=20)
+STALLED_AT_MOST = 500
+
+
+class Ingesting:
+    """Works through the files of batches. Without a reader it cannot read one."""
+
+    def __init__(
+        self,
+        database: Database,
+        embedding: Embedding,
+        objects: ObjectStore,
+        statistics: Statistics,
+        reader: FileReader | None = None,
+    ) -> None:
+        self._database = database
+        self._embedding = embedding
+        self._objects = objects
+        self._statistics = statistics
+        self._reader = reader
+
+    def unfinished(self, tenant_id: UUID, batch_id: UUID, limit: int) -> list[list[UUID]]:
+        """The next files that are neither done nor failed, in portions that are worked on together."""
+        with self._database.transaction(tenant_id) as session:
+            return _portions(ingesting.unfinished(session, batch_id, limit))
+
+    def read(self, tenant_id: UUID, file_id: UUID) -> None:
+        """Makes a document of the original and keeps it as an object; a file that has ended is left alone.
+
+        A file that cannot be read ends as failed with its reason. Raises Unavailable.
+        """
+        with self._database.transaction(tenant_id) as session:
+            claimed = ingesting.claim(session, file_id)
+        if claimed is None:
+            return
+        if claimed.collection_id is None:
+            self._fail_without_collection(tenant_id, file_id)
+            return
+        try:
+            document = self._document_of(claimed)
+        except RejectedFile as error:
+            self.give_up(tenant_id, file_id, error.detail)
+            return
+        written = document.model_dump_json().encode()
+        self._objects.put(_document_key(tenant_id, file_id), io.BytesIO(written), max_bytes=len(written))
+
+    def store(self, tenant_id: UUID, file_ids: Sequence[UUID]) -> None:
+        """Makes memories of documents, each file in one transaction of its own; a file that has ended is left alone.
+
+        All texts are embedded together: many small ones cost less so. Raises Unavailable, Misconfigured.
+        """
+        with self._database.transaction(tenant_id) as session:
+            pending = ingesting.pending(session, file_ids)
+        prepared = [ready for file in pending if (ready := self._prepare(tenant_id, file)) is not None]
+        texts = [piece.embedded for ready in prepared for piece in ready.chunks]
+        vectors = iter(self._embedding.embed(texts) if texts else ())
+        for ready in prepared:
+            self._keep(tenant_id, ready, list(itertools.islice(vectors, len(ready.chunks))))
+        self._objects.delete([_document_key(tenant_id, file_id) for file_id in file_ids])
+
+    def give_up(self, tenant_id: UUID, file_id: UUID, reason: str) -> None:
+        """Ends a file as failed; its original stays, for another try. One that has ended is left alone."""
+        with self._database.transaction(tenant_id) as session:
+            ingesting.fail(session, file_id, reason[:MAX_REASON_CHARACTERS])
+        self._objects.delete([_document_key(tenant_id, file_id)])
+
+    def close(self, tenant_id: UUID, batch_id: UUID) -> bool:
+        """Completes a batch of which every file has ended; false while one has not."""
+        with self._database.transaction(tenant_id) as session:
+            return batches.close(session, batch_id)
+
+    def stalled(self) -> list[tuple[UUID, UUID]]:
+        """(tenant id, batch id) of open batches, of all tenants, that nothing has touched for a while."""
+        with self._database.across() as session:
+            return batches.stalled(session, datetime.now(UTC) - STALLED_AFTER, STALLED_AT_MOST)
+
+    def _document_of(self, claimed: FileToRead) -> Document:
+        if self._reader is None:
+            raise Misconfigured("this process has no reader of files; the worker has one")
+        if claimed.size == 0:
+            raise RejectedFile("empty file")
+        with tempfile.TemporaryDirectory(prefix="rememberos-") as folder:
+            original = Path(folder) / "original"
+            try:
+                self._objects.download(claimed.key, original)
+            except NotFound:
+                raise RejectedFile("its stored original is missing") from None
+            return self._reader.read(original, claimed.filename)
+
+    def _prepare(self, tenant_id: UUID, file: FileToStore) -> "_Prepared | None":
+        document = self._document(tenant_id, file.id)
+        if document is None:
+            # Another attempt may have stored the file and cleared up since; else it was never read.
+            self.read(tenant_id, file.id)
+            document = self._document(tenant_id, file.id)
+        if document is None:
+            return None
+        embedder = self._embedding.embedder
+        chunks = chunk(document, count_tokens=embedder.count_tokens, max_tokens=embedder.max_tokens)
+        return _Prepared(file, document, chunks or [Chunk(text=file.filename, embedded=file.filename, metadata={})])
+
+    def _document(self, tenant_id: UUID, file_id: UUID) -> Document | None:
+        try:
+            return Document.model_validate_json(self._objects.get(_document_key(tenant_id, file_id)))
+        except NotFound:
+            return None
+
+    def _keep(self, tenant_id: UUID, ready: "_Prepared", vectors: Sequence[Vectors]) -> None:
+        collection_id = ready.file.collection_id
+        if collection_id is None or not self._insert(tenant_id, collection_id, ready, vectors):
+            self._fail_without_collection(tenant_id, ready.file.id)
+        else:
+            self._statistics.changed(tenant_id, collection_id)
+
+    def _insert(self, tenant_id: UUID, collection_id: UUID, ready: "_Prepared", vectors: Sequence[Vectors]) -> bool:
+        """Memories and the end of the file in one transaction; False when the collection is gone."""
+        file = ready.file
+        model_id = self._embedding.model_id
+        with self._database.transaction(tenant_id) as session:
+            # The collection before the file: its deletion takes locks in this order too.
+            if not collections.keep(session, collection_id):
+                return False
+            if ingesting.hold_pending(session, file.id):
+                memories.insert(
+                    session,
+                    tenant_id,
+                    collection_id,
+                    [_memory(ready, index, vector) for index, vector in enumerate(vectors)],
+                    model_id=model_id,
+                    author=file.author,
+                    now=datetime.now(UTC),
+                )
+                ingesting.finish(
+                    session,
+                    file.id,
+                    chunks=len(ready.chunks),
+                    content_type=ready.document.content_type,
+                    note=ready.document.note,
+                )
+                changes.raise_versions(session, tenant_id, [collection_id])
+        return True
+
+    def _fail_without_collection(self, tenant_id: UUID, file_id: UUID) -> None:
+        # Its collection went with all files, so this one goes too.
+        with self._database.transaction(tenant_id) as session:
+            ingesting.fail(session, file_id, COLLECTION_DELETED)
+            gone = files.release(session, [file_id])
+        self._objects.delete([*gone, _document_key(tenant_id, file_id)])
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    file: FileToStore
+    document: Document
+    chunks: list[Chunk]
+
+
+def _document_key(tenant_id: UUID, file_id: UUID) -> str:
+    return f"{tenant_id}/documents/{file_id}"
+
+
+def _memory(ready: _Prepared, index: int, vector: Vectors) -> NewMemory:
+    file, piece = ready.file, ready.chunks[index]
+    return NewMemory(
+        id=uuid4(),
+        text=piece.text,
+        vector=vector,
+        importance=file.options.importance,
+        category=file.options.category,
+        source=file.source,
+        metadata={
+            **ready.document.metadata,
+            **file.options.metadata,
+            **piece.metadata,
+            "filename": file.filename,
+            "mime": ready.document.content_type,
+            "chunk_index": index,
+            "chunk_count": len(ready.chunks),
+            "file_id": str(file.id),
+        },
+        container_tag=file.options.container_tag,
+        sequence=str(file.id),
+        position=index,
+        file_ids=[file.id],
+    )
+
+
+def _portions(listed: Sequence[tuple[UUID, int]]) -> list[list[UUID]]:
+    most = min(PORTION_FILES, max(1, len(listed) // PORTIONS_A_LISTING))
+    portions: list[list[UUID]] = []
+    weight = 0
+    for file_id, size in listed:
+        if not portions or len(portions[-1]) == most or weight + size > PORTION_BYTES:
+            portions.append([])
+            weight = 0
+        portions[-1].append(file_id)
+        weight += size
+    return portions
