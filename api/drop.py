@@ -15,7 +15,15 @@ from api.routing import answer
 from api.routing import router as guarded_router
 from api.temporal import WorkflowClient
 from api.waiting import WAIT_SECONDS, wait_until
-from memory.drop_schemas import BatchProgress, DropAccepted, DropOptions, DropResponse, DropResult
+from memory.drop_schemas import (
+    BatchProgress,
+    ContentsAsked,
+    DropAccepted,
+    DropOptions,
+    DropResponse,
+    DropResult,
+    MissingContents,
+)
 from memory.drops import IncomingFile, OpenedDrop
 from memory.errors import Invalid
 from memory.schemas import Caller, Category, ContainerTag, Importance, Metadata
@@ -132,6 +140,15 @@ def drop(
         )
         return answer(accepted, 202)
     return answer(_outcome(services, caller, opened), 201)
+
+
+@router.post("/v1/memory/collections/{collection}/drop/missing", response_model=MissingContents)
+def missing(caller: Writer, services: Services, collection: Collection, asked: ContentsAsked) -> Response:
+    """Says which contents are not there yet, so that a drop that was broken off need not send everything again.
+
+    What failed counts as missing.
+    """
+    return answer(services.drops.missing(caller, collection, asked))
 
 
 @router.get("/v1/memory/ingest/batch/{batch_id}", response_model=BatchProgress)

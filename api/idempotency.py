@@ -23,6 +23,7 @@ MAX_CHARACTERS = 255
 HEEDLESS = {
     "/v1/memory/search": "changes nothing",
     "/v1/memory/collections/{collection}/search": "changes nothing",
+    "/v1/memory/collections/{collection}/drop/missing": "changes nothing",
     "/v1/memory/collections/{collection}/dedup": "creates nothing, and what it did is not there to be done again",
     "/v1/memory/collections/{collection}/archive-stale": "creates nothing; what is archived is not archived again",
 }

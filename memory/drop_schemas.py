@@ -1,11 +1,13 @@
 """Nouns of drops on the wire: what is dropped with which options, and what comes of it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from memory.schemas import Category, ContainerTag, Importance, Metadata, Timestamp
+
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
 class FileRefused(BaseModel):
@@ -54,8 +56,35 @@ class DropAccepted(BaseModel):
     errors: list[FileRefused]
 
 
+MAX_CONTENTS_ASKED = 1000
+
+
+class ContentsAsked(BaseModel):
+    """Which contents are asked for, by their SHA-256 in hexadecimal digits."""
+
+    container_tag: ContainerTag | None = None
+    sha256: Annotated[list[Sha256], Field(max_length=MAX_CONTENTS_ASKED)]
+
+
+class PendingContent(BaseModel):
+    """A content that was taken in and is still being worked on."""
+
+    sha256: Sha256
+    batch_id: UUID
+
+
+class MissingContents(BaseModel):
+    """`missing` has to be sent, `pending` is under way; the rest is stored."""
+
+    missing: list[Sha256]
+    pending: list[PendingContent]
+
+
 class BatchFile(BaseModel):
+    """`path` is where it lay, when it was dropped with its folders."""
+
     filename: str
+    path: str | None
     status: Literal["queued", "processing", "done", "failed"]
     memory_ids: list[UUID]
     chunks: int

@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 import structlog
 
 from memory import quotas
-from memory.drop_schemas import DropOptions, FileRefused
+from memory.drop_schemas import ContentsAsked, DropOptions, FileRefused, MissingContents
 from memory.errors import AppError, TooLarge
-from memory.filenames import clean_content_type, clean_filename
+from memory.filenames import clean_content_type, clean_filename, clean_path
 from memory.grants import Grants, Reach
 from memory.ports import ObjectStore
 from memory.schemas import Author, Caller
-from memory.store import changes, drops
+from memory.store import changes, contents, drops
 from memory.store.database import Database
 from memory.store.drops import StoredFile
 
@@ -74,6 +74,13 @@ class Drops:
             raise
         return OpenedDrop(batch_id, len(stored), refused)
 
+    def missing(self, caller: Caller, collection: str, asked: ContentsAsked) -> MissingContents:
+        """Which contents a drop would have to send; nothing is changed. Raises Forbidden."""
+        reach = self._grants.reach(caller)
+        with self._database.transaction(caller.tenant_id) as session:
+            collection_id = reach.changeable(session, collection)
+            return contents.missing(session, collection_id, asked)
+
     def _take(self, tenant_id: UUID, file: IncomingFile) -> StoredFile | FileRefused:
         filename = clean_filename(file.filename)
         file_id = uuid4()
@@ -83,7 +90,8 @@ class Drops:
         except TooLarge:
             return FileRefused(filename=filename, reason="larger than 10 MB, the limit for one file")
         content_type = clean_content_type(file.content_type, filename)
-        return StoredFile(file_id, filename, content_type, stored.size, stored.sha256, key)
+        path = clean_path(file.filename)
+        return StoredFile(file_id, filename, path, content_type, stored.size, stored.sha256, key)
 
     def _write(
         self, reach: Reach, collection: str, batch_id: UUID, options: DropOptions, stored: list[StoredFile]

@@ -5,6 +5,7 @@ import re
 import unicodedata
 
 MAX_NAME_BYTES = 255
+MAX_PATH_BYTES = 1024
 UNNAMED = "file"
 BINARY = "application/octet-stream"
 
@@ -19,6 +20,13 @@ def clean_filename(given: str | None) -> str:
     last = unicodedata.normalize("NFC", given or "").replace("\\", "/").rsplit("/", 1)[-1]
     shown = "".join(c for c in last if c not in _TURNING and unicodedata.category(c) not in _UNSHOWN).strip()
     return UNNAMED if shown in ("", ".", "..") else _fitting(shown)
+
+
+def clean_path(given: str | None) -> str | None:
+    """The name with the folders before it, each cleaned like a name; None when it names no folder, or too many."""
+    parts = [part for part in (given or "").replace("\\", "/").split("/") if part.strip() not in ("", ".", "..")]
+    path = "/".join(clean_filename(part) for part in parts)
+    return path if len(parts) > 1 and len(path.encode()) <= MAX_PATH_BYTES else None
 
 
 def clean_content_type(given: str | None, filename: str) -> str:

@@ -204,6 +204,7 @@ def _memory(ready: _Prepared, index: int, vector: Vectors) -> NewMemory:
             **file.options.metadata,
             **piece.metadata,
             "filename": file.filename,
+            **({"path": file.path} if file.path else {}),
             "mime": ready.document.content_type,
             "chunk_index": index,
             "chunk_count": len(ready.chunks),

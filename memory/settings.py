@@ -19,6 +19,9 @@ class Settings(BaseSettings):
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8000, ge=0, le=65535)
 
+    rememberos_url: str | None = None
+    rememberos_key: SecretStr | None = None
+
     database_url: SecretStr | None = None
     database_owner_url: SecretStr | None = None
 

@@ -80,6 +80,28 @@ def create_tenant(
 
 
 @app.command()
+def drop(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders; folders with all that is in them.")],
+    collection: Annotated[str, typer.Option("--collection", "-c", help="Where to; made if it is missing.")],
+    tag: Annotated[str | None, typer.Option(help="Container tag of every memory.", show_default=False)] = None,
+    category: Annotated[str | None, typer.Option(help="Category of every memory.", show_default=False)] = None,
+    metadata: Annotated[str | None, typer.Option(help="A JSON object for every memory.", show_default=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also what is there already.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Until all is taken in, not until it is read.")] = False,
+    url: Annotated[str | None, typer.Option(help="Address of the API (REMEMBEROS_URL).", show_default=False)] = None,
+    key: Annotated[str | None, typer.Option(help="Its key (REMEMBEROS_KEY).", show_default=False)] = None,
+    data: Data = None,
+) -> None:
+    """Drop files and folders. Run again, it sends only what is missing. Exit code 1 when a file failed."""
+    from ops import drop_command  # its client and its bar would slow every other command down
+
+    wanted = drop_command.wanted(
+        paths, collection, tag=tag, category=category, metadata=metadata, force=force, wait=not no_wait
+    )
+    raise typer.Exit(drop_command.run(_settings(data), wanted, url=url, key=key, console=console))
+
+
+@app.command()
 def doctor(
     data: Data = None,
     only: Annotated[str | None, typer.Option(help="Check this part alone.", show_default=False)] = None,

@@ -63,7 +63,7 @@ def progress(session: Session, batch_id: UUID) -> BatchProgress | None:
     rows = session.execute(
         text(
             f"""
-            select f.filename, f.status, f.chunks, f.note, f.error, {_MEMORY_IDS}
+            select f.filename, f.path, f.status, f.chunks, f.note, f.error, {_MEMORY_IDS}
             from files f where f.batch_id = :batch_id order by f.ordinal, f.id
             """
         ),

@@ -17,6 +17,7 @@ class StoredFile:
 
     id: UUID
     filename: str
+    path: str | None
     content_type: str
     size: int
     sha256: bytes
@@ -58,8 +59,9 @@ def insert_batch(
     if files:
         connection.exec_driver_sql(
             """
-            insert into files (tenant_id, id, batch_id, ordinal, filename, content_type, size, sha256, key, status)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'queued')
+            insert into files (tenant_id, id, batch_id, ordinal, filename, path, content_type, size, sha256, key,
+                               status)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'queued')
             """,
             [
                 (
@@ -68,6 +70,7 @@ def insert_batch(
                     batch_id,
                     ordinal,
                     file.filename,
+                    file.path,
                     file.content_type,
                     file.size,
                     file.sha256,

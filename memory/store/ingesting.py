@@ -28,6 +28,7 @@ class FileToStore:
 
     id: UUID
     filename: str
+    path: str | None
     collection_id: UUID | None
     options: DropOptions
     source: str
@@ -77,8 +78,8 @@ def pending(session: Session, file_ids: Sequence[UUID]) -> list[FileToStore]:
     rows = session.execute(
         text(
             f"""
-            select f.id, f.filename, b.collection_id, b.container_tag, b.category, b.importance, b.metadata, b.source,
-                   b.created_by, b.created_by_label
+            select f.id, f.filename, f.path, b.collection_id, b.container_tag, b.category, b.importance, b.metadata,
+                   b.source, b.created_by, b.created_by_label
             from files f join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
             where f.id = any (:file_ids) and f.status in {PENDING}
             order by f.ordinal, f.id
@@ -90,6 +91,7 @@ def pending(session: Session, file_ids: Sequence[UUID]) -> list[FileToStore]:
         FileToStore(
             row.id,
             row.filename,
+            row.path,
             row.collection_id,
             DropOptions(
                 container_tag=row.container_tag,

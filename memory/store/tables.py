@@ -237,6 +237,7 @@ class FileRow(TenantTable, table=True):
     batch_id: UUID | None
     ordinal: int
     filename: str
+    path: str | None
     content_type: str
     size: int = Field(sa_type=BigInteger)
     sha256: bytes = Field(sa_type=LargeBinary)

@@ -106,6 +106,7 @@ ROWS: dict[tuple[str, str], Row] = {
         {"files": {"files": ("mine.txt", b"mine")}, "params": {"async_ingest": "true"}},
         changes=True,
     ),
+    ("POST", f"{_COLLECTION}/drop/missing"): Row(_writes(200, stranger=200), _json(sha256=["0" * 64])),
     ("GET", "/v1/memory/ingest/batch/{batch_id}"): Row(_reads(stranger=404)),
     ("POST", f"{_COLLECTION}/dedup"): Row(_reads(), _json()),
     ("POST", f"{_COLLECTION}/archive-stale"): Row(_reads(), _json()),

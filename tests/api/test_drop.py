@@ -281,3 +281,12 @@ def _leaves(value: Any) -> Iterator[Any]:
             yield from _leaves(child)
     else:
         yield value
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"sha256": ["0" * 63]}, {"sha256": ["A" * 64]}, {"sha256": ["0" * 64] * 1001}, {"sha256": "0" * 64}]
+)
+def test_contents_are_asked_for_by_their_hashes(client: TestClient, tenant: Tenant, asked: dict[str, Any]) -> None:
+    answer = client.post(f"{DROP}/missing", headers=tenant.headers, json=asked)
+
+    assert answer.status_code == 422

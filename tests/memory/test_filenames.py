@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory.filenames import BINARY, MAX_NAME_BYTES, UNNAMED, clean_content_type, clean_filename
+from memory.filenames import BINARY, MAX_NAME_BYTES, UNNAMED, clean_content_type, clean_filename, clean_path
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,21 @@ def test_every_name_can_be_kept(given_name: str) -> None:
 )
 def test_a_type_is_believed_when_it_is_one(given_type: str | None, filename: str, clean: str) -> None:
     assert clean_content_type(given_type, filename) == clean
+
+
+@pytest.mark.parametrize(
+    ("given_name", "path"),
+    [
+        ("notes/2026/march.md", "notes/2026/march.md"),
+        ("notes\\march.md", "notes/march.md"),
+        ("../../etc/./passwd", "etc/passwd"),
+        ("/srv//notes/ma\x00rch\u202e.md", "srv/notes/march.md"),
+        ("march.md", None),
+        ("../march.md", None),
+        ("notes/" * 200 + "march.md", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_path_is_the_folders_and_the_name_each_made_safe(given_name: str | None, path: str | None) -> None:
+    assert clean_path(given_name) == path
