@@ -87,9 +87,11 @@ class OfficePackage:
         return found
 
 
-def parser() -> etree.XMLParser:
+def parser(*, recover: bool = False) -> etree.XMLParser:
     """An XML parser for files of strangers."""
-    return etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
+    return etree.XMLParser(
+        resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True, recover=recover
+    )
 
 
 def local(element: etree._Element) -> str:

@@ -4,12 +4,16 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from memory.adapters.forkserver import Work
+from memory.adapters.reading.books import read_epub
 from memory.adapters.reading.collector import Collector
 from memory.adapters.reading.decoding import Decoded, decode
+from memory.adapters.reading.legacy import read_doc, read_ppt, read_xls
 from memory.adapters.reading.mail import read_eml, read_msg
-from memory.adapters.reading.markup import read_epub, read_html, read_markdown, read_odt, read_rtf
+from memory.adapters.reading.markup import read_html, read_markdown
+from memory.adapters.reading.opendocument import read_flat, read_opendocument
 from memory.adapters.reading.pdf import read_pdf
 from memory.adapters.reading.pictures import read_picture
+from memory.adapters.reading.rtf import read_rtf
 from memory.adapters.reading.scans import NeedsOcr, Ocr, OcrElsewhere, OcrOff
 from memory.adapters.reading.slides import read_pptx
 from memory.adapters.reading.sniff import Kind, binary_kind, text_kind
@@ -27,7 +31,13 @@ _BINARY: dict[Kind, Callable[[bytes, Collector], None]] = {
     Kind.DOCX: read_docx,
     Kind.PPTX: read_pptx,
     Kind.XLSX: read_xlsx,
-    Kind.ODT: read_odt,
+    Kind.ODT: read_opendocument,
+    Kind.ODS: read_opendocument,
+    Kind.ODP: read_opendocument,
+    Kind.DOC: read_doc,
+    Kind.XLS: read_xls,
+    Kind.XLSB: read_xls,
+    Kind.PPT: read_ppt,
     Kind.EPUB: read_epub,
     Kind.RTF: read_rtf,
     Kind.MSG: read_msg,
@@ -93,7 +103,9 @@ def _read_text(kind: Kind, data: bytes, decoded: Decoded, found: Collector) -> N
         return
     if decoded.note is not None:
         found.note(decoded.note)
-    if kind is Kind.XML:
+    if kind is Kind.FLAT_ODF:
+        read_flat(data, found)
+    elif kind is Kind.XML:
         read_xml(data, decoded.text, found)
     elif kind in _TEXT:
         _TEXT[kind](decoded.text, found)

@@ -1,23 +1,16 @@
-"""HTML, and what becomes HTML on the way (Markdown, e-books, ODT, RTF): read by unstructured, with nothing left out."""
+"""HTML, and Markdown, which becomes HTML on the way: read by unstructured, with nothing left out."""
 
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from lxml import etree, html
 from markdown_it import MarkdownIt
 from unstructured.documents.elements import Element, Table, Text, Title
-from unstructured.errors import UnprocessableEntityError
-from unstructured.file_utils.file_conversion import convert_file_to_html_text_using_pandoc
 from unstructured.partition import text_type
 from unstructured.partition.html import parser, partition_html
 
-from memory.adapters.reading.archives import Archive
 from memory.adapters.reading.collector import Collector, clean, one_line
-from memory.adapters.reading.decoding import looks_binary
 from memory.adapters.reading.tables import add_table, looks_like_header
-from memory.errors import RejectedFile
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -198,30 +191,3 @@ def read_markdown(text: str, found: Collector) -> None:
         found.text(text)  # it drops what is nested too deeply
     else:
         read_html(page, found, with_links=True)
-
-
-def _read_by_pandoc(data: bytes, found: Collector, *, source_format: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"file.{source_format}")
-        path.write_bytes(data)
-        try:
-            page = convert_file_to_html_text_using_pandoc(source_format, filename=str(path))
-        except (RuntimeError, UnprocessableEntityError) as error:
-            raise RejectedFile(f"it is damaged: it cannot be opened as {source_format.upper()}") from error
-    read_html(page, found)
-
-
-def read_epub(data: bytes, found: Collector) -> None:
-    Archive(data)  # refuses a bomb before anything unpacks it
-    _read_by_pandoc(data, found, source_format="epub")
-
-
-def read_odt(data: bytes, found: Collector) -> None:
-    Archive(data)
-    _read_by_pandoc(data, found, source_format="odt")
-
-
-def read_rtf(data: bytes, found: Collector) -> None:
-    if looks_binary(data):
-        raise RejectedFile("it is damaged: RTF is plain text, and this is not")
-    _read_by_pandoc(data, found, source_format="rtf")

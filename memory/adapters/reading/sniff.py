@@ -27,6 +27,13 @@ class Kind(Enum):
     PPTX = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
     XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
     ODT = "application/vnd.oasis.opendocument.text"
+    ODS = "application/vnd.oasis.opendocument.spreadsheet"
+    ODP = "application/vnd.oasis.opendocument.presentation"
+    FLAT_ODF = "application/vnd.oasis.opendocument.text-flat-xml"
+    DOC = "application/msword"
+    XLS = "application/vnd.ms-excel"
+    XLSB = "application/vnd.ms-excel.sheet.binary"
+    PPT = "application/vnd.ms-powerpoint"
     EPUB = "application/epub+zip"
     RTF = "application/rtf"
     MSG = "application/vnd.ms-outlook"
@@ -59,6 +66,21 @@ _UNREAD = (
     (b"\x1aE\xdf\xa3", "video/webm"),
 )
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_OLE_STREAMS = (
+    ("WordDocument", Kind.DOC),
+    ("Workbook", Kind.XLS),
+    ("Book", Kind.XLS),
+    ("PowerPoint Document", Kind.PPT),
+)
+# Templates and master documents are declared by longer names.
+_DECLARED = (
+    (Kind.EPUB, "application/epub+zip"),
+    (Kind.ODT, "application/vnd.oasis.opendocument.text"),
+    (Kind.ODS, "application/vnd.oasis.opendocument.spreadsheet"),
+    (Kind.ODP, "application/vnd.oasis.opendocument.presentation"),
+    (Kind.ODP, "application/vnd.oasis.opendocument.graphics"),
+)
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+")
 _OFFICE_FOLDERS = (("word/", Kind.DOCX), ("ppt/", Kind.PPTX), ("xl/", Kind.XLSX))
 _HTML_START = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
 _TAG = re.compile(r"<[a-z!/][^<>]*>", re.I)
@@ -129,13 +151,14 @@ def _zip_kind(data: bytes) -> tuple[Kind | None, str]:
     archive = Archive(data)
     if "mimetype" in archive.names:
         declared = archive.read("mimetype", limit=1024).decode("ascii", errors="replace").strip()
-        kind = next((kind for kind in (Kind.EPUB, Kind.ODT) if kind.value == declared), None)
-        return kind, declared if re.fullmatch(r"[\w.+-]+/[\w.+-]+", declared) else "application/zip"
+        for kind, beginning in _DECLARED:
+            if declared.startswith(beginning):
+                return kind, declared if _MEDIA_TYPE.fullmatch(declared) else kind.value
     if "[Content_Types].xml" in archive.names:
         for folder, kind in _OFFICE_FOLDERS:
             if any(name.startswith(folder) for name in archive.names):
-                is_binary = "xl/workbook.bin" in archive.names
-                return (None, "application/vnd.ms-excel.sheet.binary") if is_binary else (kind, kind.value)
+                kind = Kind.XLSB if "xl/workbook.bin" in archive.names else kind
+                return kind, kind.value
     return None, "application/zip"
 
 
@@ -147,13 +170,9 @@ def _ole_kind(data: bytes) -> tuple[Kind | None, str]:
                 raise RejectedFile("it is protected by a password")
             if container.exists("__properties_version1.0"):
                 return Kind.MSG, Kind.MSG.value
-            for stream, media_type in (
-                ("WordDocument", "application/msword"),
-                ("Workbook", "application/vnd.ms-excel"),
-                ("PowerPoint Document", "application/vnd.ms-powerpoint"),
-            ):
+            for stream, kind in _OLE_STREAMS:
                 if container.exists(stream):
-                    return None, media_type
+                    return kind, kind.value
     except (OSError, IndexError, ValueError) as error:
         raise RejectedFile("it is damaged: its container cannot be opened") from error
     return None, "application/x-ole-storage"
@@ -170,7 +189,7 @@ def text_kind(text: str, filename: str) -> tuple[Kind, str]:
         return Kind.EML, Kind.EML.value
     guessed = _BY_NAME.guess_type(f"file{suffix}")[0] or Kind.TEXT.value
     if beginning.lstrip().startswith("<?xml") or (named is Kind.XML and _TAG.search(text)):
-        return Kind.XML, "image/svg+xml" if suffix == ".svg" else Kind.XML.value
+        return _xml_kind(beginning, suffix)
     if named in (Kind.MARKDOWN, Kind.JSON):
         return named, named.value
     if named is Kind.CSV:
@@ -186,6 +205,12 @@ def text_kind(text: str, filename: str) -> tuple[Kind, str]:
     if delimiter(text, evenness=0.95):
         return Kind.CSV, Kind.CSV.value
     return Kind.TEXT, Kind.TEXT.value
+
+
+def _xml_kind(beginning: str, suffix: str) -> tuple[Kind, str]:
+    if "<office:document " in beginning:
+        return Kind.FLAT_ODF, Kind.FLAT_ODF.value
+    return Kind.XML, "image/svg+xml" if suffix == ".svg" else Kind.XML.value
 
 
 def _is_json(text: str) -> bool:

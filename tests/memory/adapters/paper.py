@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+OASIS = "urn:oasis:names:tc:opendocument:xmlns"
 WORD = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 _CONTENT_TYPES = '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>'
 

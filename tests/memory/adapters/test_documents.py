@@ -88,8 +88,7 @@ def test_the_kind_comes_from_the_content_first(
         (b"\0\0\0\x20ftypisom" + bytes(40), "video/mp4"),
         (b"\0\0\0\x20ftypheic" + bytes(40), "image/heic"),
         (b"ID3\x04" + bytes(40), "audio/mpeg"),
-        (compound({"WordDocument": b"old"}), "application/msword"),
-        (compound({"Workbook": b"old"}), "application/vnd.ms-excel"),
+        (compound({"Something": b"old"}), "application/x-ole-storage"),
     ],
 )
 def test_what_nothing_reads_is_kept_and_says_so(read: Read, data: bytes, content_type: str) -> None:
@@ -145,6 +144,9 @@ def test_what_is_protected_by_a_password_is_refused_with_that_reason(read: Read,
         docx("<w:p><w:unclosed></w:p>"),
         b"\x89PNG\r\n\x1a\n" + bytes(100),
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100),
+        compound({"WordDocument": b"old"}),
+        compound({"Workbook": b"old"}),
+        compound({"PowerPoint Document": b"old", "Current User": b"x"}),
         b"{\\rtf1 " + bytes(range(256)) * 20,
     ],
 )

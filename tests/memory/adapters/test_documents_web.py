@@ -9,7 +9,6 @@ import pytest
 
 from memory.ports import Block
 from tests.memory.adapters.conftest import Read, shown
-from tests.memory.adapters.paper import zipped
 
 PAGE = """<!doctype html><html><head><title>Falcon - Kestrel</title><style>p { color: red }</style>
 <script>var hidden = 1</script></head><body>
@@ -119,54 +118,6 @@ def test_markdown(read: Read) -> None:
 @pytest.mark.parametrize("text", ["[" * 50_000 + " deep words", ">" * 50_000 + " deep words"])
 def test_markdown_of_marks_alone_is_read_in_time(read: Read, text: str) -> None:
     assert "deep words" in " ".join(shown(read("marks.md", text.encode())))
-
-
-OASIS = "urn:oasis:names:tc:opendocument:xmlns"
-
-
-def odt() -> bytes:
-    spaces = " ".join(f'xmlns:{name}="{OASIS}:{name}:1.0"' for name in ("office", "text", "style", "manifest"))
-    body = '<text:h text:outline-level="1">Kop</text:h><text:p>Een zin uit Utrecht.</text:p>'
-    body = f"<office:body><office:text>{body}</office:text></office:body>"
-    return zipped(
-        {
-            "mimetype": "application/vnd.oasis.opendocument.text",
-            "content.xml": f"<office:document-content {spaces}>{body}</office:document-content>",
-            "styles.xml": f"<office:document-styles {spaces}><office:styles/></office:document-styles>",
-            "META-INF/manifest.xml": f"<manifest:manifest {spaces}/>",
-        }
-    )
-
-
-def epub() -> bytes:
-    container = (
-        f'<container xmlns="{OASIS}:container" version="1.0"><rootfiles>'
-        '<rootfile full-path="book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>'
-    )
-    book = (
-        '<package xmlns="http://www.idpf.org/2007/opf" version="3.0" unique-identifier="i"><metadata '
-        'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>Book</dc:title><dc:identifier id="i">i</dc:identifier>'
-        '<dc:language>en</dc:language></metadata><manifest><item id="a" href="a.xhtml" '
-        'media-type="application/xhtml+xml"/></manifest><spine><itemref idref="a"/></spine></package>'
-    )
-    page = (
-        '<html xmlns="http://www.w3.org/1999/xhtml"><head><title>t</title></head>'
-        "<body><h1>Chapter</h1><p>It rained.</p></body></html>"
-    )
-    parts = {"META-INF/container.xml": container, "book.opf": book, "a.xhtml": page}
-    return zipped({"mimetype": "application/epub+zip", **parts})
-
-
-@pytest.mark.parametrize(
-    ("filename", "data", "expected"),
-    [
-        ("letter.odt", odt(), ["# Kop", "Een zin uit Utrecht."]),
-        ("book.epub", epub(), ["# Chapter", "It rained."]),
-        ("note.rtf", rb"{\rtf1\ansi A note in {\b bold}\par and caf\'e9.}", ["A note in bold", "and café."]),
-    ],
-)
-def test_what_becomes_html_on_the_way(read: Read, filename: str, data: bytes, expected: list[str]) -> None:
-    assert shown(read(filename, data))[-len(expected) :] == expected
 
 
 def test_the_rules_in_the_place_of_the_language_model_fit_the_pinned_version() -> None:
