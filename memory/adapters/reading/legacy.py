@@ -134,7 +134,10 @@ def read_ppt(data: bytes, found: Collector) -> None:
         raise _PROTECTED
     slides = _Slides(stream)
     slides.walk(0, len(stream), 0)
-    for number, texts in enumerate(slides.in_order(_places(stream, user)), 1):
+    shown = list(slides.in_order(_places(stream, user)))
+    if not shown:
+        raise RejectedFile("it is damaged: it has no slides")
+    for number, texts in enumerate(shown, 1):
         first, *rest = texts or [""]
         title = first if len(first) <= 200 else ""
         found.heading(title or f"Slide {number}", slide=number)

@@ -127,7 +127,7 @@ class _Walker:
     def _object(self, reference: etree._Element) -> None:
         """A chart or a formula: a document of its own in the container."""
         name = (attribute(reference, "href") or "").removeprefix("./") + "/content.xml"
-        root: etree._Element | None = reference
+        root = reference
         if self._archive is not None and name in self._archive.names:
             root = _parsed(self._archive.read(name))
         texts = (
