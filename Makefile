@@ -39,6 +39,7 @@ bench: $(READY) ## measure; the figures in the README come from here
 	$(RUN)/python -m bench.start
 	$(RUN)/python -m bench.write
 	$(RUN)/python -m bench.search
+	$(RUN)/python -m bench.ingest
 	$(RUN)/python -m bench.quality
 
 lock: $(UV) ## renew requirements.lock from pyproject.toml

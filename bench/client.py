@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from types import TracebackType
@@ -46,16 +46,41 @@ class Api:
 
     def drop(self, collection: str, files: Sequence[Path]) -> Json:
         """Drops files and waits until all are read."""
+        return self.form(f"{collection}/drop", [(file.name, file.read_bytes()) for file in files])
+
+    def accepted(self, collection: str, files: Sequence[tuple[str, bytes]]) -> Json:
+        """Drops files without waiting for what comes of them; the answer names the batch."""
+        return self.form(f"{collection}/drop?async_ingest=true", files)
+
+    def batch(self, batch_id: str) -> Json:
+        answer: Json = self.call("GET", f"/v1/memory/ingest/batch/{batch_id}")
+        return answer
+
+    def ended(self, batch_id: str, pause_seconds: float = 0.05) -> Json:
+        """The batch once every file of it has ended."""
+        while not (batch := self.batch(batch_id))["complete"]:
+            time.sleep(pause_seconds)
+        return batch
+
+    def form(self, path: str, files: Sequence[tuple[str, bytes]]) -> Json:
+        """Sends files to a path below the collections, a few at a time: what is sent is never all in memory."""
         boundary = uuid.uuid4().hex
-        parts = [
-            f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{file.name}"\r\n\r\n'.encode()
-            + file.read_bytes()
-            + b"\r\n"
-            for file in files
+        heads = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+            for name, _ in files
         ]
-        body = b"".join([*parts, f"--{boundary}--\r\n".encode()])
-        path = f"/v1/memory/collections/{collection}/drop"
-        answer: Json = self._send("POST", path, body, f"multipart/form-data; boundary={boundary}")
+        end = f"--{boundary}--\r\n".encode()
+        size = sum(len(head) + len(content) + 2 for head, (_, content) in zip(heads, files, strict=True)) + len(end)
+
+        def body() -> Iterator[bytes]:
+            for head, (_, content) in zip(heads, files, strict=True):
+                yield head
+                yield content
+                yield b"\r\n"
+            yield end
+
+        kind = f"multipart/form-data; boundary={boundary}"
+        answer: Json = self._send("POST", f"/v1/memory/collections/{path}", body(), kind, size)
         return answer
 
     def forget(self, collection: str) -> None:
@@ -70,8 +95,12 @@ class Api:
         """Another connection to the same place."""
         return type(self)(self.url, self.key)
 
-    def _send(self, method: str, path: str, body: bytes | None, content_type: str) -> Any:
+    def _send(
+        self, method: str, path: str, body: bytes | Iterable[bytes] | None, content_type: str, size: int | None = None
+    ) -> Any:
         headers = {"Authorization": f"Bearer {self.key}"}
+        if size is not None:
+            headers["Content-Length"] = str(size)
         if body is not None:
             headers["Content-Type"] = content_type
         if time.monotonic() - self._used_at > _IDLE_SECONDS:
