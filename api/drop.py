@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, Json, TypeAdapter, ValidationError,
 
 from api.auth import Reader, Writer
 from api.deps import Collection, Id, Services
+from api.forms import REFUSALS, TakenUpload
 from api.idempotency import takes_long
 from api.routing import answer
 from api.routing import router as guarded_router
@@ -24,8 +25,9 @@ from memory.drop_schemas import (
     DropResult,
     MissingContents,
 )
-from memory.drops import IncomingFile, OpenedDrop
+from memory.drops import OpenedDrop
 from memory.errors import Invalid
+from memory.intake import Taken
 from memory.schemas import Caller, Category, ContainerTag, Importance, Metadata
 from memory.services import Services as House
 
@@ -67,12 +69,11 @@ async def _uploads(
         list[UploadFile],
         File(default_factory=list, description="the same under another name", json_schema_extra={"minItems": 1}),
     ],
-) -> list[IncomingFile]:
-    # A browser sends a nameless empty part for a field in which nothing was chosen.
-    given = [upload for upload in (*files, *file) if upload.filename or upload.size]
-    if not given:
+) -> list[Taken]:
+    taken = [upload.taken for upload in (*files, *file) if isinstance(upload, TakenUpload)]
+    if not taken:
         raise Invalid("files: send at least one file, as multipart/form-data")
-    return [IncomingFile(upload.filename, upload.content_type, upload.file) for upload in given]
+    return taken
 
 
 async def _options(
@@ -115,7 +116,7 @@ def _once_more(request: Request, caller: Caller, resource: str) -> Response:
     "/v1/memory/collections/{collection}/drop",
     status_code=201,
     response_model=DropResponse,
-    responses={202: {"model": DropAccepted, "description": "Taken in; ask for the batch"}},
+    responses={202: {"model": DropAccepted, "description": "Taken in; ask for the batch"}, **REFUSALS},
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _WITH_A_FILE}}}},
 )
 @takes_long(WAIT_SECONDS + 5, rebuild=_once_more)
@@ -124,7 +125,7 @@ def drop(
     caller: Writer,
     services: Services,
     collection: Collection,
-    uploads: Annotated[list[IncomingFile], Depends(_uploads)],
+    uploads: Annotated[list[Taken], Depends(_uploads)],
     options: Annotated[DropOptions, Depends(_options)],
     patience: Annotated[float | None, Depends(_patience)],
 ) -> Response:
@@ -132,7 +133,7 @@ def drop(
 
     A file over 10 MB, or one that cannot be read, fails alone and is named with its reason.
     """
-    opened = services.drops.open(caller, collection, uploads, options)
+    opened = services.drops.open_with(caller, collection, uploads, options)
     ended = _carry_out(services, request.app.state.workflows, caller, opened, patience)
     if not ended or patience is None:
         accepted = DropAccepted(

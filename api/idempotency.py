@@ -10,8 +10,8 @@ import anyio
 import structlog
 from anyio import to_thread
 from fastapi import Request, Response
-from starlette.datastructures import UploadFile
 
+from api.forms import TakenUpload
 from memory.errors import AppError, Conflict, Invalid, Repeated
 from memory.idempotency import Answer, Idempotency, Repeatable, Unanswered, repeatable
 from memory.schemas import Caller
@@ -33,7 +33,6 @@ _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 # Between the commit of a change and its kept answer lies no more than that, unless a route says so.
 _PATIENCE_SECONDS = 5.0
-_PIECE_BYTES = 1024 * 1024
 
 PARAMETER = {
     "name": HEADER,
@@ -79,13 +78,9 @@ async def answered_once(
 ) -> Response:
     """The answer of `handle`, or the one that the same request got before. Raises Conflict, Invalid."""
     key = _key(request)
-    try:
-        body = await _digest(request, takes_form=takes_form, takes_json=takes_json)
-        repeat = repeatable(path=request.scope["path"], key=key, body=body)
-        return await _answered(request, endpoint, handle, repeat)
-    finally:
-        # A form that was read here and handed to nobody keeps its files open.
-        await request.close()
+    body = await _digest(request, takes_form=takes_form, takes_json=takes_json)
+    repeat = repeatable(path=request.scope["path"], key=key, body=body)
+    return await _answered(request, endpoint, handle, repeat)
 
 
 async def _answered(request: Request, endpoint: Callable[..., Any], handle: Handler, repeat: Repeatable) -> Response:
@@ -158,22 +153,13 @@ async def _digest(request: Request, *, takes_form: bool, takes_json: bool) -> by
     if takes_form:
         for name, value in (await request.form()).multi_items():
             _add(digest, name.encode())
-            if isinstance(value, UploadFile):
-                _add(digest, (value.filename or "").encode())
-                _add(digest, await to_thread.run_sync(_of_file, value))
-            else:
+            if isinstance(value, TakenUpload):
+                _add(digest, (value.filename or "").encode("utf-8", "surrogatepass"))
+                _add(digest, value.digest)
+            elif isinstance(value, str):
                 _add(digest, value.encode("utf-8", "surrogatepass"))
     elif takes_json:
         _add(digest, _canonical(await request.body()))
-    return digest.digest()
-
-
-def _of_file(upload: UploadFile) -> bytes:
-    digest = hashlib.sha256()
-    upload.file.seek(0)
-    while piece := upload.file.read(_PIECE_BYTES):
-        digest.update(piece)
-    upload.file.seek(0)
     return digest.digest()
 
 

@@ -5,12 +5,13 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from anyio import CancelScope, to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.params import Form
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
 
-from api import auth, errors, idempotency, limits
+from api import auth, errors, forms, idempotency, limits
 from memory.errors import Invalid, TooLarge
 
 MEGABYTE = 1024 * 1024
@@ -47,10 +48,7 @@ def answer_list(adapter: TypeAdapter[list[Model]], models: Sequence[Model], tota
 
 
 class GuardedRoute(APIRoute):
-    """FastAPI reads and parses the body first and asks for the key afterwards; here a stranger's body is never read.
-
-    Multipart bodies are left to their routes.
-    """
+    """FastAPI reads and parses the body first and asks for the key afterwards; here a stranger's body is never read."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         self.heeds_repeats = "POST" in (options.get("methods") or ()) and path not in idempotency.HEEDLESS
@@ -65,22 +63,43 @@ class GuardedRoute(APIRoute):
         takes_json = self.body_field is not None and not takes_form
         limit = _body_limits.get(self.endpoint, MEGABYTE)
 
-        async def guarded(request: Request) -> Response:
-            if guard is not None:
-                try:
-                    await auth.check(request, guard)
-                finally:
-                    await limits.admit(request)
-            if takes_json:
-                request = JsonRequest(request.scope, request.receive)
-                await request.take(limit)
+        async def answered(request: Request) -> Response:
             if self.heeds_repeats and guard is not None and idempotency.HEADER in request.headers:
                 return await idempotency.answered_once(
                     request, self.endpoint, handle, takes_form=takes_form, takes_json=takes_json
                 )
             return await handle(request)
 
+        async def guarded(request: Request) -> Response:
+            if guard is not None:
+                try:
+                    await auth.check(request, guard)
+                finally:
+                    await limits.admit(request)
+            if takes_form:
+                return await _with_its_form(request, self.endpoint, answered)
+            if takes_json:
+                request = JsonRequest(request.scope, request.receive)
+                await request.take(limit)
+            return await answered(request)
+
         return guarded
+
+
+async def _with_its_form(
+    request: Request, endpoint: Callable[..., Any], answered: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    """The answer to a request whose files lie in the store by then; those that it does not keep go with its end."""
+    state, caller = request.app.state, request.state.caller
+    await to_thread.run_sync(state.services.grants.require_write, caller, request.path_params["collection"])
+    taking = state.services.intake.of(caller.tenant_id)
+    try:
+        form = forms.FormRequest(request.scope, request.receive)
+        await form.take(taking, state.room_for_forms, forms.limits_of(endpoint))
+        return await answered(form)
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(taking.end)
 
 
 def _guard(route: APIRoute) -> auth.Guard:

@@ -41,6 +41,13 @@ class NotFound(AppError):
     status = 404
 
 
+class SlowRequest(AppError):
+    """The request stopped arriving (408)."""
+
+    status = 408
+    retryable = True
+
+
 class Conflict(AppError):
     """It exists already or changed meanwhile (409)."""
 

@@ -26,6 +26,7 @@ from memory.grants import Grants
 from memory.idempotency import Idempotency
 from memory.indexes import Indexes
 from memory.ingesting import Ingesting
+from memory.intake import Intake
 from memory.key_use import KeyUse
 from memory.memories import Memories
 from memory.overviews import Overviews
@@ -55,6 +56,7 @@ class Services:
     indexes: Indexes
     search: Searching
     cache: Cache
+    intake: Intake
     drops: Drops
     batches: Batches
     ingesting: Ingesting
@@ -82,6 +84,7 @@ def build(settings: Settings, *, reader: FileReader | None = None) -> Services:
     embedding = Embedding(database, embedder)
     key_use = KeyUse(database)
     grants = Grants(database)
+    intake = Intake(database, objects)
     statistics = Statistics(database)
     cache = _cache(settings)
     search = Search(database, grants, embedding, objects, statistics)
@@ -106,7 +109,8 @@ def build(settings: Settings, *, reader: FileReader | None = None) -> Services:
         indexes=Indexes(None if reader is None else settings.database_owner_url),
         search=CachedSearch(search, database=database, grants=grants, objects=objects, cache=cache),
         cache=cache,
-        drops=Drops(database, grants, objects),
+        intake=intake,
+        drops=Drops(database, grants, intake),
         batches=Batches(database, grants),
         ingesting=Ingesting(database, embedding, objects, statistics, reader),
         curation=Curation(database, grants, embedding, objects),

@@ -23,8 +23,8 @@ from temporalio.service import RPCError
 import worker
 from api.temporal import WorkflowClient
 from memory.drop_schemas import BatchProgress, DropOptions
-from memory.drops import IncomingFile
 from memory.embedding import Embedding
+from memory.intake import IncomingFile
 from memory.memories import Memories
 from memory.schemas import Caller, MemoryCreate
 from memory.services import Services, build

@@ -7,6 +7,11 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 
+def known(session: Session, file_ids: Sequence[UUID]) -> set[UUID]:
+    """Which of these files have a row."""
+    return set(session.execute(text("select id from files where id = any (:ids)"), {"ids": list(file_ids)}).scalars())
+
+
 def hold_of_memories(session: Session, memory_ids: Sequence[UUID]) -> list[UUID]:
     """Locks the files of these memories, so that of two deletions at once the later one sees that it is the last."""
     carried = session.execute(

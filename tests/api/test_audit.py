@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 
 from memory.agents import GrantWanted, KeyCreate
 from memory.drop_schemas import DropOptions
-from memory.drops import IncomingFile
 from memory.errors import Unavailable
+from memory.intake import IncomingFile
 from memory.schemas import MemoryCreate
 from memory.services import Services
 from memory.settings import Settings

@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 
 from api import auth
 from memory.drop_schemas import DropOptions
-from memory.drops import IncomingFile
 from memory.errors import Forbidden
+from memory.intake import IncomingFile
 from memory.schemas import Caller, CollectionCreate, MemoryCreate
 from memory.services import Services
 from tests.api.conftest import Tenant

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from memory.agents import GrantWanted, KeyCreate, NewKey
 from memory.drop_schemas import DropOptions
-from memory.drops import IncomingFile
+from memory.intake import IncomingFile
 from memory.schemas import MemoryCreate
 from memory.services import Services
 from memory.settings import Settings

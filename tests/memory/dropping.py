@@ -6,7 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 from memory.drop_schemas import BatchFile, BatchProgress, DropOptions
-from memory.drops import IncomingFile
+from memory.intake import IncomingFile
 from memory.ports import Block, Document, FileReader
 from memory.schemas import Caller, MemoryFilter
 from memory.services import Services

@@ -1,0 +1,104 @@
+"""Files on their way in: into the object store first, and out of it again if no row tells of them in the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import BinaryIO, Self
+from uuid import UUID, uuid4
+
+import structlog
+
+from memory import quotas
+from memory.drop_schemas import FileRefused
+from memory.errors import AppError, TooLarge
+from memory.filenames import clean_content_type, clean_filename, clean_path
+from memory.ports import ObjectStore
+from memory.store import files
+from memory.store.database import Database
+from memory.store.drops import StoredFile as StoredFile
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class IncomingFile:
+    """A file as it is handed in; nothing of it is trusted."""
+
+    filename: str | None
+    content_type: str | None
+    stream: BinaryIO
+
+
+# A file that lies in the store, and one that does not because it is too large.
+Taken = StoredFile | FileRefused
+
+
+def stored(taken: Sequence[Taken]) -> list[StoredFile]:
+    return [file for file in taken if isinstance(file, StoredFile)]
+
+
+def refused(taken: Sequence[Taken]) -> list[FileRefused]:
+    return [file for file in taken if isinstance(file, FileRefused)]
+
+
+class Intake:
+    """Where originals are taken in, for one request at a time."""
+
+    def __init__(self, database: Database, objects: ObjectStore) -> None:
+        self._database = database
+        self._objects = objects
+
+    def of(self, tenant_id: UUID) -> "Taking":
+        return Taking(self._database, self._objects, tenant_id)
+
+
+class Taking:
+    """The files of one request. At its end those go that no row tells of: it was refused, or it failed halfway.
+
+    The database is asked and not the flow of the request, which cannot know whether a commit that it lost sight of
+    has happened.
+    """
+
+    def __init__(self, database: Database, objects: ObjectStore, tenant_id: UUID) -> None:
+        self._database = database
+        self._objects = objects
+        self._tenant_id = tenant_id
+        self._stored: list[tuple[UUID, str]] = []
+
+    def take(self, file: IncomingFile) -> Taken:
+        """Stores one original. Over 10 MiB it is refused by name. Raises Unavailable."""
+        filename = clean_filename(file.filename)
+        file_id = uuid4()
+        key = f"{self._tenant_id}/files/{file_id}"
+        try:
+            made = self._objects.put(key, file.stream, max_bytes=quotas.MAX_FILE_BYTES)
+        except TooLarge:
+            return too_large(filename)
+        self._stored.append((file_id, key))
+        content_type = clean_content_type(file.content_type, filename)
+        path = clean_path(file.filename)
+        return StoredFile(file_id, filename, path, content_type, made.size, made.sha256, key)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        if not self._stored:
+            return
+        try:
+            with self._database.transaction(self._tenant_id) as session:
+                kept = files.known(session, [file_id for file_id, _ in self._stored])
+            self._objects.delete([key for file_id, key in self._stored if file_id not in kept])
+        except AppError:
+            # Without a row they are orphans, which are looked for.
+            log.warning("objects of a failed request stay behind", files=len(self._stored))
+        self._stored = []
+
+
+def too_large(filename: str) -> FileRefused:
+    return FileRefused(filename=filename, reason="larger than 10 MB, the limit for one file")
