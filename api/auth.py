@@ -74,6 +74,12 @@ Operator = Annotated[Caller, Depends(operator)]
 Token = Annotated[str, Depends(_token)]
 
 
+async def shown_key(request: Request) -> str | None:
+    """The key that a request shows, whether it is one or not."""
+    credentials = await _bearer(request)
+    return None if credentials is None else credentials.credentials
+
+
 async def check(request: Request, guard: Guard) -> None:
     """Runs a guard ahead of the dependencies, which FastAPI solves only after it has read the whole body."""
     await guard(request, await _bearer(request))

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.params import Form
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
+from starlette.types import Message
 
 from api import auth, errors, forms, idempotency, limits
 from memory.errors import Invalid, TooLarge
@@ -121,12 +122,20 @@ class JsonRequest(Request):
             body += piece
             if len(body) > limit:
                 raise too_large
-        if body and not _is_json(self.headers.get("content-type", "")):
+        if body and not is_json(self.headers.get("content-type", "")):
             raise Invalid("send the body as JSON, with the header `Content-Type: application/json`")
         self._taken = bytes(body)
 
     async def body(self) -> bytes:
         return self._taken
+
+    def unread(self) -> Request:
+        """The request as it was before its body was taken."""
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": self._taken, "more_body": False}
+
+        return Request(self.scope, receive)
 
     async def json(self) -> Any:
         try:
@@ -142,7 +151,8 @@ class JsonRequest(Request):
             raise json.JSONDecodeError("a number is too long", "", 0) from error
 
 
-def _is_json(content_type: str) -> bool:
+def is_json(content_type: str) -> bool:
+    """Whether a body of this type is read as JSON."""
     media_type = content_type.partition(";")[0].strip().lower()
     return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
 

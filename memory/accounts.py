@@ -13,7 +13,8 @@ from memory.agents import Agent, Key, KeyCreate, NewKey, NewTenant
 from memory.errors import BadRequest, Conflict, Invalid, NotFound, Unauthorized
 from memory.key_use import KeyUse
 from memory.schemas import Caller
-from memory.store import accounts, changes, keys, requests, usage
+from memory.store import accounts, answers, changes, keys, requests, usage
+from memory.store.answers import State
 from memory.store.database import Database
 
 _KEY = re.compile(r"mv_[A-Za-z0-9_-]{16,256}")
@@ -44,12 +45,20 @@ class Accounts:
 
     def authenticate(self, token: str, *, address: str | None = None) -> Caller:
         """Who holds this key, asking from this address. Raises Unauthorized."""
-        if _KEY.fullmatch(token):
-            caller = accounts.find_caller(self._database, _hashed(token))
-            if caller is not None:
-                self._key_use.used(caller)
-                return replace(caller, ip_hash=self._hashed_address(address))
-        raise Unauthorized("missing or invalid API key")
+        caller = accounts.find_caller(self._database, _hashed(token)) if _KEY.fullmatch(token) else None
+        return self._welcomed(caller, address)
+
+    def enter(self, token: str, collection: str | None, *, address: str | None = None) -> tuple[Caller, list[State]]:
+        """As `authenticate`, together with what answers about this collection, or about all of them, depend on."""
+        found = answers.entered(self._database, _hashed(token), collection) if _KEY.fullmatch(token) else None
+        caller, states = found or (None, [])
+        return self._welcomed(caller, address), states
+
+    def _welcomed(self, caller: Caller | None, address: str | None) -> Caller:
+        if caller is None:
+            raise Unauthorized("missing or invalid API key")
+        self._key_use.used(caller)
+        return replace(caller, ip_hash=self._hashed_address(address))
 
     def create_tenant(
         self,

@@ -3,15 +3,17 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter
 
 from memory.grants import Grants
 from memory.memories import FILE_LINK_SECONDS
 from memory.ports import Cache, ObjectStore
-from memory.schemas import Caller, MemoryFile, SearchRequest, SearchResponse
+from memory.schemas import Caller, MemoryFile, SearchHit, SearchRequest, SearchResponse
 from memory.store import answers
 from memory.store.answers import State
 from memory.store.database import Database
@@ -19,12 +21,64 @@ from memory.store.database import Database
 KEEP_SECONDS = 3600.0
 # Raise it with whatever makes another answer out of the same question and the same memories.
 _RANKING = 2
+# Answers of another release are not ours to give.
+_FORM = hashlib.sha256(json.dumps(SearchResponse.model_json_schema()).encode()).hexdigest()
+_DIGEST_BYTES = 16
+
+Link = Callable[[str, str, str], str]
+_results = TypeAdapter(list[SearchHit])
 
 
 class Searching(Protocol):
-    """Search with or without a cache before it."""
+    """Search without a cache."""
 
-    def search(self, caller: Caller, collection: str | None, wanted: SearchRequest) -> SearchResponse: ...
+    def search(
+        self, caller: Caller, collection: str | None, wanted: SearchRequest, *, among: Sequence[UUID] | None = None
+    ) -> SearchResponse: ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An answer that was kept: its results as JSON, without links to files, and where those lie.
+
+    `object_keys`: in the order in which `_files` finds them; None for what is no longer there. `search_ms`: how long
+    it took to find.
+    """
+
+    results: bytes
+    object_keys: Sequence[str | None]
+    link: Link
+    search_ms: float
+
+    def response(self) -> SearchResponse:
+        """The answer, with links made anew."""
+        answer = self._without_results()
+        answer.results = _results.validate_json(self.results)
+        for file, object_key in zip(_files(answer.results), self.object_keys, strict=True):
+            linked = MemoryFile.stored(object_key, file.filename, file.content_type, file.size).linked(self.link)
+            file.url = linked.url
+        return answer
+
+    def json(self) -> str:
+        """The same as JSON; without files there is nothing to be made anew."""
+        if self.object_keys:
+            return self.response().model_dump_json()
+        return self._without_results().model_dump_json().replace("[]", self.results.decode(), 1)
+
+    def _without_results(self) -> SearchResponse:
+        return SearchResponse(results=[], query_embedding_ms=0.0, search_ms=self.search_ms, cached=True)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that has been looked up. `kept`: the answer, where there is one already; `key`: where it is kept."""
+
+    caller: Caller
+    collection: str | None
+    wanted: SearchRequest
+    among: Sequence[UUID]
+    key: str | None
+    kept: Kept | None
 
 
 class CachedSearch:
@@ -46,58 +100,40 @@ class CachedSearch:
 
     def search(self, caller: Caller, collection: str | None, wanted: SearchRequest) -> SearchResponse:
         """As `Search.search`, with the links to files made anew. Raises Forbidden, Unavailable."""
-        started = time.perf_counter()
-        states = self._states(caller, collection)
-        if not states:
-            return self._search.search(caller, collection, wanted)
-        key = _key(caller, collection, wanted, states)
-        kept = self._found(key)
-        if kept is not None:
-            kept.search_ms = round((time.perf_counter() - started) * 1000, 3)
-            return kept
-        answer = self._search.search(caller, collection, wanted)
-        if not answer.degraded:
-            self._cache.put(key, _packed(answer), seconds=KEEP_SECONDS)
-        return answer
-
-    def _states(self, caller: Caller, collection: str | None) -> list[State]:
-        reach = self._grants.reach(caller)
         states = answers.states(self._database, caller.tenant_id, collection)
+        asked = self.look(caller, collection, wanted, states)
+        return self.answer(asked) if asked.kept is None else asked.kept.response()
+
+    def look(self, caller: Caller, collection: str | None, wanted: SearchRequest, states: Sequence[State]) -> Asked:
+        """The question with the answer that is kept for these states, if one is. Raises Forbidden."""
+        started = time.perf_counter()
+        reach = self._grants.reach(caller)
         if collection is not None and states:
             reach.check_readable(states[0].collection_id, collection)
-        return [state for state in states if reach.can_read(state.collection_id)]
+        states = [state for state in states if reach.can_read(state.collection_id)]
+        key = _key(caller, collection, wanted, states) if states else None
+        found = None if key is None else _unpacked(self._cache.get(key))
+        kept = None
+        if found is not None:
+            kept = Kept(*found, self._link, round((time.perf_counter() - started) * 1000, 3))
+        return Asked(caller, collection, wanted, [state.collection_id for state in states], key, kept)
 
-    def _found(self, key: str) -> SearchResponse | None:
-        value = self._cache.get(key)
-        if value is None:
-            return None
-        try:
-            kept = _Kept.model_validate_json(value)
-        except ValidationError:
-            # Another release has written it, or somebody else.
-            return None
-        for file, object_key in zip(_files(kept.answer), kept.object_keys, strict=False):
-            linked = MemoryFile.stored(object_key, file.filename, file.content_type, file.size).linked(self._link)
-            file.url = linked.url
-        kept.answer.cached = True
-        kept.answer.query_embedding_ms = 0.0
-        return kept.answer
+    def answer(self, asked: Asked) -> SearchResponse:
+        """Searches, and keeps what was found. Raises Unavailable."""
+        answer = self._search.search(asked.caller, asked.collection, asked.wanted, among=asked.among)
+        if asked.key is not None and not answer.degraded:
+            self._cache.put(asked.key, _packed(answer.results), seconds=KEEP_SECONDS)
+        return answer
 
     def _link(self, key: str, filename: str, content_type: str) -> str:
         return self._objects.url(key, filename=filename, content_type=content_type, seconds=FILE_LINK_SECONDS)
-
-
-class _Kept(BaseModel):
-    """An answer without links, and where its files lie, in the order in which `_files` finds them."""
-
-    answer: SearchResponse
-    object_keys: list[str | None]
 
 
 def _key(caller: Caller, collection: str | None, wanted: SearchRequest, states: Sequence[State]) -> str:
     """The states name the collections that this caller may read, so callers with the same reach share answers."""
     depends_on = [
         _RANKING,
+        _FORM,
         str(caller.tenant_id),
         collection is None,
         wanted.model_dump(mode="json"),
@@ -106,19 +142,33 @@ def _key(caller: Caller, collection: str | None, wanted: SearchRequest, states: 
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
 
 
-def _packed(answer: SearchResponse) -> bytes:
-    files = list(_files(answer))
+def _packed(results: Sequence[SearchHit]) -> bytes:
+    """A line with where the files lie, the results, and before them what shows that both are whole."""
+    files = list(_files(results))
     if files:
         # The links are made for whoever asks, when they ask.
-        answer = answer.model_copy(deep=True)
-        for file in _files(answer):
+        results = [hit.model_copy(deep=True) for hit in results]
+        for file in _files(results):
             file.url = ""
-    return _Kept(answer=answer, object_keys=[file.key for file in files]).model_dump_json().encode()
+    packed = json.dumps([file.key for file in files]).encode() + b"\n" + _results.dump_json(list(results))
+    return _digest(packed) + packed
 
 
-def _files(answer: SearchResponse) -> Iterator[MemoryFile]:
+def _unpacked(value: bytes | None) -> tuple[bytes, list[str | None]] | None:
+    """Results and where their files lie; None for what was not packed here."""
+    if value is None or value[:_DIGEST_BYTES] != _digest(value[_DIGEST_BYTES:]):
+        return None
+    object_keys, _, results = value[_DIGEST_BYTES:].partition(b"\n")
+    return results, json.loads(object_keys)
+
+
+def _digest(packed: bytes) -> bytes:
+    return hashlib.sha256(packed).digest()[:_DIGEST_BYTES]
+
+
+def _files(results: Sequence[SearchHit]) -> Iterator[MemoryFile]:
     """Every file in an answer, those of what stands around its results included."""
-    for hit in answer.results:
+    for hit in results:
         around = [] if hit.context is None else [*hit.context.before, *hit.context.after]
         for memory in (hit, *around, *(hit.before or ()), *(hit.after or ())):
             yield from memory.images

@@ -12,7 +12,7 @@ from uuid import UUID
 from memory import ranking
 from memory.embedding import Embedding
 from memory.errors import Unavailable
-from memory.grants import Grants, Reach
+from memory.grants import Grants
 from memory.memories import linked
 from memory.ports import ObjectStore, Vectors
 from memory.ranking import Mode, Scored
@@ -50,12 +50,21 @@ class Search:
         self._statistics = statistics
         self._room = threading.BoundedSemaphore(_AT_ONCE)
 
-    def search(self, caller: Caller, collection: str | None, wanted: SearchRequest) -> SearchResponse:
+    def search(
+        self,
+        caller: Caller,
+        collection: str | None,
+        wanted: SearchRequest,
+        *,
+        among: Sequence[UUID] | None = None,
+    ) -> SearchResponse:
         """The best `limit` current memories; `collection` None searches all. An unknown collection is empty.
 
-        Raises Unavailable when mode is `vector` and the embedder does not answer; hybrid falls back to text.
+        `among`: the collections' ids, from who has just looked them up and seen that the caller may read them. Raises
+        Forbidden, and Unavailable when mode is `vector` and the embedder does not answer; hybrid falls back to text.
         """
-        reach = self._grants.reach(caller)
+        if among is None:
+            among = self._readable(caller, collection)
         started = time.perf_counter()
         vector = self._embedded(wanted)
         mode: Mode = "text" if vector is None else wanted.mode
@@ -64,9 +73,8 @@ class Search:
         embedded = time.perf_counter()
         with self._room, self._database.transaction(caller.tenant_id) as session:
             search.prepare(session)
-            collection_ids = _collection_ids(session, reach, collection)
-            counts = _counts(session, wanted.query, collection_ids, mode)
-            found = _found(session, _query(wanted, collection_ids, vector, model_id, counts), mode, wanted)
+            counts = _counts(session, wanted.query, among, mode)
+            found = _found(session, _query(wanted, among, vector, model_id, counts), mode, wanted)
         for collection_id, documents in counts.counted_now.items():
             if documents >= SMALL:
                 # Whoever wrote them went down before their terms were counted: without that every search is slow.
@@ -81,6 +89,14 @@ class Search:
         # No language model is asked yet: whoever wants its help gets the plain search, and better once there is one.
         degraded = mode != wanted.mode or wanted.rewrite or wanted.rerank
         return answer.as_degraded() if degraded else answer
+
+    def _readable(self, caller: Caller, collection: str | None) -> list[UUID]:
+        reach = self._grants.reach(caller)
+        with self._database.transaction(caller.tenant_id) as session:
+            if collection is None:
+                return reach.all_readable(session)
+            found = reach.readable(session, collection)
+        return [] if found is None else [found]
 
     def _embedded(self, wanted: SearchRequest) -> Vectors | None:
         if wanted.mode == "text":
@@ -124,13 +140,6 @@ class _Found:
     memories: Sequence[Memory]
     context: Sequence[Neighbour]
     around: Mapping[UUID, Memory]
-
-
-def _collection_ids(session: Session, reach: Reach, collection: str | None) -> list[UUID]:
-    if collection is None:
-        return reach.all_readable(session)
-    found = reach.readable(session, collection)
-    return [] if found is None else [found]
 
 
 def _counts(session: Session, query: str, collection_ids: Sequence[UUID], mode: Mode) -> TermCounts:

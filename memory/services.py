@@ -13,7 +13,7 @@ from memory.adapters.local_cache import LocalCache
 from memory.adapters.objects import LocalObjects, S3Objects
 from memory.adapters.sealing import FernetSealer
 from memory.batches import Batches
-from memory.cache import CachedSearch, Searching
+from memory.cache import CachedSearch
 from memory.collections import Collections
 from memory.curation import Curation
 from memory.curation_runs import CurationRuns
@@ -54,7 +54,7 @@ class Services:
     fates: Fates
     expiry: Expiry
     indexes: Indexes
-    search: Searching
+    search: CachedSearch
     cache: Cache
     intake: Intake
     drops: Drops

@@ -40,9 +40,11 @@ def hold(session: Session, tenant_id: UUID) -> None:
 def find_caller(database: Database, key_hash: bytes) -> Caller | None:
     """Who holds the key with this hash, across tenants; None for an unknown, revoked or expired one."""
     rows = database.glance(None, "select * from find_key(%(hash)s)", {"hash": key_hash})
-    if not rows:
-        return None
-    [row] = rows
+    return caller_of(rows[0]) if rows else None
+
+
+def caller_of(row: Any) -> Caller:
+    """Who holds a key, as `find_key` has it."""
     return Caller(
         tenant_id=row.tenant_id,
         key_id=row.key_id,

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from memory.schemas import Caller
+from memory.store.accounts import caller_of
 from memory.store.database import Database
 
 
@@ -26,3 +28,12 @@ def states(database: Database, tenant_id: UUID, collection: str | None) -> list[
     each = "select s.* from collections c cross join lateral states_of_collection(c.name) as s order by 1"
     rows = database.glance(tenant_id, each if collection is None else named, {"name": collection})
     return [State(*row) for row in rows]
+
+
+def entered(database: Database, key_hash: bytes, collection: str | None) -> tuple[Caller, list[State]] | None:
+    """Who holds the key with this hash, and the same states of theirs, at once; None where `find_caller` gives None."""
+    rows = database.glance(None, "select * from enter(%(hash)s, %(name)s)", {"hash": key_hash, "name": collection})
+    if not rows:
+        return None
+    states = [State(row.collection_id, row.version, row.next_expiry) for row in rows if row.collection_id is not None]
+    return caller_of(rows[0]), states

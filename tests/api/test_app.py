@@ -10,6 +10,8 @@ from pathlib import Path
 from starlette.testclient import TestClient
 
 from api.app import create_app
+from memory.adapters.local_cache import LocalCache
+from memory.cache import CachedSearch
 from memory.embedding import Embedding
 from memory.ports import Embedder, EmbeddingModel, Vectors
 from memory.search import Search
@@ -57,7 +59,10 @@ def test_sixty_slow_calls_keep_nobody_else_waiting(settings: Settings, services:
     embedder = SlowEmbedder(services.embedder)
     embedding = Embedding(services.database, embedder)
     searching = Search(services.database, services.grants, embedding, services.objects, services.statistics)
-    slow = replace(services, search=searching)
+    cached = CachedSearch(
+        searching, database=services.database, grants=services.grants, objects=services.objects, cache=LocalCache()
+    )
+    slow = replace(services, search=cached)
 
     def search(client: TestClient) -> int:
         return client.post("/v1/memory/search", headers=tenant.headers, json={"query": "tea"}).status_code

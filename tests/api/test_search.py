@@ -1,5 +1,6 @@
 """Search over HTTP. How well it ranks is tested where it ranks."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -136,3 +137,43 @@ def test_a_repeated_question_comes_from_the_cache_until_something_changes(client
     third = _search(client, filled, query="tea")
     assert third["cached"] is False
     assert "tea, again" in _texts(third)
+
+
+def test_a_kept_answer_is_for_those_who_may_have_it(
+    client: TestClient, filled: Tenant, new_tenant: Callable[..., Tenant]
+) -> None:
+    stranger = new_tenant()
+    key = client.post("/v1/memory/keys", headers=filled.headers, json={"label": "agent"}).json()
+    agent = {"Authorization": f"Bearer {key['api_key']}"}
+    question = {"query": "tea"}
+    for _ in range(2):
+        assert client.post(SEARCH, headers=agent, json=question).json()["results"]
+        assert client.post(SEARCH, headers=stranger.headers, json=question).json()["results"] == []
+
+    grants = "/v1/memory/collections/people/grants"
+    other = client.post("/v1/memory/keys", headers=filled.headers, json={"label": "other"}).json()
+    granted = {"agent_key_id": other["id"], "can_read": True, "can_write": True}
+    assert client.put(grants, headers=filled.headers, json=granted).status_code in {200, 201}
+    assert client.post(SEARCH, headers=agent, json=question).status_code == 403
+    client.delete(f"/v1/memory/keys/{key['id']}", headers=filled.headers)
+    assert client.post(SEARCH, headers=agent, json=question).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        (SEARCH, b'{"query": 7}', 422),
+        (SEARCH, b"{", 422),
+        (SEARCH, b'{"query": "tea", "limit": NaN}', 422),
+        ("/v1/memory/collections/%00/search", b'{"query": "tea"}', 422),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_after_the_key(
+    client: TestClient, filled: Tenant, path: str, body: bytes, status: int
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    refused = client.post(path, headers={**headers, **filled.headers}, content=body)
+    assert refused.status_code == status
+    assert refused.json()["detail"]
+    for strange in ({}, {"Authorization": "Bearer mv_notthekeyofanybodyatall"}):
+        assert client.post(path, headers={**headers, **strange}, content=body).status_code == 401

@@ -12,6 +12,7 @@ import pytest
 from memory.adapters.documents import GuardedReader
 from memory.adapters.local_cache import LocalCache
 from memory.adapters.redis_cache import RedisCache
+from memory.cache import CachedSearch
 from memory.embedding import Embedding
 from memory.fates import Fates
 from memory.ingesting import Ingesting
@@ -46,7 +47,13 @@ def house(services: Services, words: WordEmbedder) -> Services:
         embedder=words,
         memories=Memories(services.database, services.grants, embedding, services.objects, services.statistics),
         fates=Fates(services.database, services.grants, embedding, services.objects, services.statistics),
-        search=Search(services.database, services.grants, embedding, services.objects, services.statistics),
+        search=CachedSearch(
+            Search(services.database, services.grants, embedding, services.objects, services.statistics),
+            database=services.database,
+            grants=services.grants,
+            objects=services.objects,
+            cache=LocalCache(max_bytes=0),
+        ),
     )
 
 

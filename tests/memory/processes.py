@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from memory.cache import CachedSearch
+from memory.embedding import Embedding
 from memory.grants import Grants
 from memory.ports import Cache
 from memory.schemas import SearchRequest
+from memory.search import Search
 from memory.services import Services
 from memory.settings import Settings
 from memory.store.database import Database
@@ -23,7 +25,9 @@ def two_processes(house: Services, settings: Settings, make_cache: Callable[[], 
     caches = [make_cache() for _ in range(2)]
     try:
         first, second = (
-            CachedSearch(house.search, database=database, grants=Grants(database), objects=house.objects, cache=cache)
+            CachedSearch(
+                plain_search(house), database=database, grants=Grants(database), objects=house.objects, cache=cache
+            )
             for database, cache in zip(databases, caches, strict=True)
         )
         yield first, second
@@ -32,6 +36,12 @@ def two_processes(house: Services, settings: Settings, make_cache: Callable[[], 
             cache.close()
         for database in databases:
             database.close()
+
+
+def plain_search(house: Services) -> Search:
+    """Search as it is behind every cache."""
+    embedding = Embedding(house.database, house.embedder)
+    return Search(house.database, house.grants, embedding, house.objects, house.statistics)
 
 
 def ask(query: str = "tea", **more: object) -> SearchRequest:

@@ -16,7 +16,7 @@ from memory.services import Services
 from tests.conftest import Tenant
 from tests.fakes import WordEmbedder
 from tests.memory.conftest import Connection
-from tests.memory.processes import Processes, ask
+from tests.memory.processes import Processes, ask, plain_search
 
 _SOON = timedelta(seconds=0.25)
 
@@ -233,7 +233,7 @@ def test_a_damaged_entry_is_a_miss(house: Services, tenant: Tenant) -> None:
             return b'{"answer": {}}'
 
     search = CachedSearch(
-        house.search, database=house.database, grants=house.grants, objects=house.objects, cache=Damaged()
+        plain_search(house), database=house.database, grants=house.grants, objects=house.objects, cache=Damaged()
     )
     house.memories.create(tenant.caller, "notes", MemoryCreate(text="tea is green"))
     for _ in range(2):

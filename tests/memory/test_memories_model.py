@@ -17,6 +17,7 @@ from memory.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from memory.fate_schemas import HistoryPage, MemoryVersion
 from memory.schemas import CollectionCreate, Memory, MemoryCreate, MemoryFilter, MemoryPatch, SearchRequest
 from memory.services import Services
+from tests.memory.processes import plain_search
 
 COLLECTIONS = ("a", "b", "c")
 PAST, LATER = datetime(2001, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)
@@ -95,7 +96,7 @@ class Machine(RuleBasedStateMachine):
         made = self.house.accounts.create_tenant(email=f"{uuid4()}@example.org")
         self.caller = self.house.accounts.authenticate(made.api_key)
         self.cached = CachedSearch(
-            self.house.search,
+            plain_search(self.house),
             database=self.house.database,
             grants=self.house.grants,
             objects=self.house.objects,
