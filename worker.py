@@ -1,6 +1,7 @@
 """The worker: connects, builds the house with its media readers, registers everything and polls the task queue."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from activities.files import FileActivities
 from activities.heartbeats import HeartbeatInterceptor
 from activities.upkeep import UpkeepActivities
 from memory import services
+from memory.adapters import senses
 from memory.adapters.documents import GuardedReader
 from memory.errors import AppError
 from memory.logs import configure_logging
@@ -41,7 +43,7 @@ from workflows.dedup import DedupWorkflow
 from workflows.drop import DropWorkflow
 from workflows.expiry import ExpiryWorkflow
 from workflows.index import IndexWorkflow
-from workflows.policies import TASK_QUEUE
+from workflows.policies import CAPTION_QUEUE, TASK_QUEUE, TRANSCRIPTION_QUEUE
 from workflows.sweep import SweepWorkflow
 
 WORKFLOWS: list[type] = [
@@ -60,6 +62,8 @@ SCHEDULES: dict[str, tuple[Callable[..., Any], timedelta]] = {
     index.SCHEDULE_ID: (IndexWorkflow.run, timedelta(minutes=1)),
     sweep.SCHEDULE_ID: (SweepWorkflow.run, timedelta(minutes=1)),
 }
+# How many recordings or pictures one worker has before its models at once.
+PERCEIVED_AT_ONCE = {TRANSCRIPTION_QUEUE: 2, CAPTION_QUEUE: 4}
 # Where a Temporal server of one machine listens by default.
 LOCAL_TEMPORAL = "127.0.0.1:7233"
 SCHEDULE_CHECK_SECONDS = 300.0
@@ -86,7 +90,7 @@ async def run(settings: Settings) -> None:
     # First of all, while there is one thread: the reader forks.
     reader = GuardedReader(ocr_engine=settings.ocr_engine)
     try:
-        built = services.build(settings, reader=reader)
+        built = services.build(settings, reader=reader, senses=senses.build(settings, reader))
         try:
             client = await connect(settings.temporal_address or LOCAL_TEMPORAL, settings.temporal_namespace, stop)
             if client is not None:
@@ -112,23 +116,29 @@ async def connect(address: str, namespace: str, stop: asyncio.Event) -> Client |
 
 
 async def serve(client: Client, built: Services, stop: asyncio.Event) -> None:
-    with ThreadPoolExecutor(max_workers=threads(), thread_name_prefix="activity") as executor:
-        async with build_worker(client, activities(built), executor):
-            log.info("worker polls", task_queue=TASK_QUEUE, threads=threads())
-            async with asyncio.TaskGroup() as group:
-                keeping = group.create_task(keep_schedules(client))
-                await stop.wait()
-                keeping.cancel()
+    async with contextlib.AsyncExitStack() as stack:
+        for task_queue, registered in activities(built).items():
+            most = threads() if task_queue == TASK_QUEUE else PERCEIVED_AT_ONCE[task_queue]
+            executor = stack.enter_context(ThreadPoolExecutor(max_workers=most, thread_name_prefix=task_queue))
+            await stack.enter_async_context(
+                build_worker(client, registered, executor, task_queue=task_queue, at_once=most)
+            )
+            log.info("worker polls", task_queue=task_queue, threads=most)
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(keep_schedules(client))
+            await stop.wait()
+            keeping.cancel()
 
 
-def activities(built: Services) -> list[Callable[..., Any]]:
-    """Every activity of the house, bound to its bench."""
+def activities(built: Services) -> dict[str, list[Callable[..., Any]]]:
+    """Every activity of the house, bound to its bench, by the queue that hands it out."""
     curating = CurationActivities(built.curation_runs, built.policies)
     files = FileActivities(built.ingesting)
     upkeep = UpkeepActivities(built.expiry, built.indexes)
-    return [
+    general: list[Callable[..., Any]] = [
         files.list_unfinished,
         files.read_files,
+        files.go_without_captions,
         files.store_files,
         files.give_up_file,
         files.close_batch,
@@ -141,18 +151,29 @@ def activities(built: Services) -> list[Callable[..., Any]]:
         curating.give_up_run,
         curating.list_runs,
     ]
+    return {
+        TASK_QUEUE: general,
+        TRANSCRIPTION_QUEUE: [files.transcribe_files],
+        CAPTION_QUEUE: [files.caption_files],
+    }
 
 
 def build_worker(
-    client: Client, registered: list[Callable[..., Any]], executor: Executor, *, task_queue: str = TASK_QUEUE
+    client: Client,
+    registered: list[Callable[..., Any]],
+    executor: Executor,
+    *,
+    task_queue: str = TASK_QUEUE,
+    at_once: int | None = None,
 ) -> Worker:
+    """Polls one queue; workflows run where no queue for perceiving is asked."""
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=WORKFLOWS,
+        workflows=[] if task_queue in PERCEIVED_AT_ONCE else WORKFLOWS,
         activities=registered,
         activity_executor=executor,
-        max_concurrent_activities=threads(),
+        max_concurrent_activities=at_once or threads(),
         # Outermost first: the heartbeats see the errors as they leave.
         interceptors=[HeartbeatInterceptor(), ErrorInterceptor()],
         # The default holds beats back for up to 80 % of the timeout, which leaves a busy machine little room.

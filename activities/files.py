@@ -9,10 +9,12 @@ from temporalio import activity
 
 FILES_A_LISTING = 100
 
-GivenUp = Literal["error", "worker_lost"]
+GivenUp = Literal["error", "worker_lost", "no_transcript"]
 _REASONS: dict[GivenUp, str] = {
     "error": "an internal error stopped its processing; the server's log says more",
     "worker_lost": "its processing ended the worker several times",
+    "no_transcript": "it could not be transcribed, as the transcription does not work; an operator sees why with "
+    "`rememberos doctor`, then it can be tried again",
 }
 
 
@@ -25,11 +27,28 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """A batch, and those of its files that are being worked on already."""
+
+    tenant_id: str
+    batch_id: str
+    without: list[str]
+
+
+@dataclass(frozen=True)
 class Portion:
     """A few files of one tenant that share an activity because each is small, or a single one."""
 
     tenant_id: str
     file_ids: list[str]
+
+
+@dataclass(frozen=True)
+class Awaiting:
+    """Files that have been read, and to which a model has something to add before they are stored."""
+
+    transcript: list[str]
+    caption: list[str]
 
 
 @dataclass(frozen=True)
@@ -44,8 +63,10 @@ class LostFile:
 class Ingesting(Protocol):
     """What this bench needs of the rules of ingesting."""
 
-    def unfinished(self, tenant_id: UUID, batch_id: UUID, limit: int) -> list[list[UUID]]: ...
-    def read(self, tenant_id: UUID, file_id: UUID) -> None: ...
+    def unfinished(self, tenant_id: UUID, batch_id: UUID, limit: int, without: Sequence[UUID]) -> list[list[UUID]]: ...
+    def read(self, tenant_id: UUID, file_id: UUID) -> Literal["transcript", "caption"] | None: ...
+    def perceive(self, tenant_id: UUID, file_id: UUID, awaited: Literal["transcript", "caption"]) -> None: ...
+    def go_without_caption(self, tenant_id: UUID, file_id: UUID) -> None: ...
     def store(self, tenant_id: UUID, file_ids: Sequence[UUID]) -> None: ...
     def give_up(self, tenant_id: UUID, file_id: UUID, reason: str) -> None: ...
     def close(self, tenant_id: UUID, batch_id: UUID) -> bool: ...
@@ -57,16 +78,41 @@ class FileActivities:
         self._ingesting = ingesting
 
     @activity.defn
-    def list_unfinished(self, batch: Batch) -> list[list[str]]:
+    def list_unfinished(self, listing: Listing) -> list[list[str]]:
         """The next files of a batch that are neither done nor failed, in portions of ids."""
-        portions = self._ingesting.unfinished(UUID(batch.tenant_id), UUID(batch.batch_id), FILES_A_LISTING)
+        without = [UUID(file_id) for file_id in listing.without]
+        portions = self._ingesting.unfinished(UUID(listing.tenant_id), UUID(listing.batch_id), FILES_A_LISTING, without)
         return [[str(file_id) for file_id in portion] for portion in portions]
 
     @activity.defn
-    def read_files(self, portion: Portion) -> None:
-        """Originals to documents."""
+    def read_files(self, portion: Portion) -> Awaiting:
+        """Originals to documents; says which of them a model has to add to."""
+        awaiting = Awaiting([], [])
         for file_id in portion.file_ids:
-            self._ingesting.read(UUID(portion.tenant_id), UUID(file_id))
+            awaited = self._ingesting.read(UUID(portion.tenant_id), UUID(file_id))
+            if awaited == "transcript":
+                awaiting.transcript.append(file_id)
+            elif awaited == "caption":
+                awaiting.caption.append(file_id)
+        return awaiting
+
+    @activity.defn
+    def transcribe_files(self, portion: Portion) -> None:
+        """What is said in recordings into their documents."""
+        for file_id in portion.file_ids:
+            self._ingesting.perceive(UUID(portion.tenant_id), UUID(file_id), "transcript")
+
+    @activity.defn
+    def caption_files(self, portion: Portion) -> None:
+        """What pictures show into their documents."""
+        for file_id in portion.file_ids:
+            self._ingesting.perceive(UUID(portion.tenant_id), UUID(file_id), "caption")
+
+    @activity.defn
+    def go_without_captions(self, portion: Portion) -> None:
+        """Leaves pictures with the text that is written on them."""
+        for file_id in portion.file_ids:
+            self._ingesting.go_without_caption(UUID(portion.tenant_id), UUID(file_id))
 
     @activity.defn
     def store_files(self, portion: Portion) -> None:

@@ -1,9 +1,10 @@
 """Cuts a document into chunks that one memory holds and the embedder reads whole, each with its place in the source."""
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, groupby
 from typing import Any
 
 from memory.ports import Block, Document
@@ -115,9 +116,12 @@ class _Cutter:
 
     def chunks(self) -> Iterator[Chunk]:
         carried = ""
-        for (is_row, header, place), group in groupby(self._blocks, key=_run):
+        for (kind, header, place), group in groupby(self._blocks, key=_run):
             run = list(group)
-            if is_row:
+            if kind == "speech":
+                yield from self._speech(run)
+                carried = ""
+            elif kind == "row":
                 yield from self._rows(run, header, dict(place))
                 carried = ""
             else:
@@ -159,15 +163,29 @@ class _Cutter:
     ) -> Iterator[Chunk]:
         """Cuts a stretch of text; each chunk begins with `top`, the first one also with what is `carried` over."""
         text = f"{carried}\n{text}" if carried else text
-        start, done = 0, len(carried) + 1 if carried else 0
+        for start, end in self._pieces(text, done=len(carried) + 1 if carried else 0, top=top):
+            yield self._chunk(top + text[start:end].strip(), place, rows)
+
+    def _speech(self, run: list[Block]) -> Iterator[Chunk]:
+        """Cuts what was said; each chunk tells the time from its first utterance to its last."""
+        text = " ".join(block.text.strip() for block in run)
+        begins = list(accumulate((len(block.text.strip()) + 1 for block in run[:-1]), initial=0))
+        for start, end in self._pieces(text):
+            heard = run[bisect_right(begins, start) - 1 : bisect_left(begins, end)]
+            times = {"start": heard[0].start, "end": heard[-1].end}
+            piece = self._chunk(text[start:end].strip(), heard[0].place)
+            yield replace(piece, metadata=piece.metadata | times)
+
+    def _pieces(self, text: str, *, done: int = 0, top: str = "") -> Iterator[tuple[int, int]]:
+        """Where the chunks of a text begin and end; what comes before `done` is in another chunk already."""
+        start = 0
         while done < len(text):
             end = self._end(text, start, done, top)
             if end is None:
                 start = done
                 continue
-            piece = text[start:end].strip()
-            if piece:
-                yield self._chunk(top + piece, place, rows)
+            if text[start:end].strip():
+                yield start, end
             following = _NOT_SPACE.search(text, end)
             done = following.start() if following else len(text)
             # Less where a script takes many tokens, as chunks are short there.
@@ -230,9 +248,9 @@ class _Cutter:
         return taken
 
 
-def _run(block: Block) -> tuple[bool, str | None, tuple[tuple[str, int | str], ...]]:
+def _run(block: Block) -> tuple[str, str | None, tuple[tuple[str, int | str], ...]]:
     place = tuple((key, value) for key, value in sorted(block.place.items()) if key != "row")
-    return block.kind == "row", block.header, place
+    return block.kind, block.header, place
 
 
 def _lines(rows: list[Block]) -> str:

@@ -1,18 +1,18 @@
 """Ingesting: dropped files read, chunked, embedded and stored once, or failed with their reason."""
 
-import io
 import itertools
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from typing import Literal
 from uuid import UUID, uuid4
 
 from memory.chunking import Chunk, chunk
+from memory.documents import Documents
 from memory.embedding import Embedding
-from memory.errors import Misconfigured, NotFound, RejectedFile
-from memory.ports import Document, FileReader, ObjectStore, Vectors
+from memory.errors import Misconfigured, RejectedFile
+from memory.perceiving import Perceiving
+from memory.ports import Document, FileReader, ObjectStore, Senses, Vectors
 from memory.statistics import Statistics
 from memory.store import batches, changes, collections, files, ingesting, memories
 from memory.store.database import Database
@@ -43,37 +43,60 @@ class Ingesting:
         objects: ObjectStore,
         statistics: Statistics,
         reader: FileReader | None = None,
+        senses: Senses | None = None,
     ) -> None:
         self._database = database
         self._embedding = embedding
         self._objects = objects
         self._statistics = statistics
         self._reader = reader
+        self._documents = Documents(objects)
+        self._perceiving = Perceiving(database, self._documents, senses)
 
-    def unfinished(self, tenant_id: UUID, batch_id: UUID, limit: int) -> list[list[UUID]]:
-        """The next files that are neither done nor failed, in portions that are worked on together."""
+    def unfinished(self, tenant_id: UUID, batch_id: UUID, limit: int, without: Sequence[UUID] = ()) -> list[list[UUID]]:
+        """The next files that are neither done nor failed, in portions that are worked on together; `without` some that
+        are being worked on already.
+        """
         with self._database.transaction(tenant_id) as session:
-            return _portions(ingesting.unfinished(session, batch_id, limit))
+            return _portions(ingesting.unfinished(session, batch_id, limit, without))
 
-    def read(self, tenant_id: UUID, file_id: UUID) -> None:
+    def read(self, tenant_id: UUID, file_id: UUID) -> Literal["transcript", "caption"] | None:
         """Makes a document of the original and keeps it as an object; a file that has ended is left alone.
 
-        A file that cannot be read ends as failed with its reason. Raises Unavailable.
+        Tells what is to be added to it before it is stored. A file that cannot be read ends as failed with its reason.
+        Raises Unavailable.
         """
         with self._database.transaction(tenant_id) as session:
             claimed = ingesting.claim(session, file_id)
         if claimed is None:
-            return
+            return None
         if claimed.collection_id is None:
             self._fail_without_collection(tenant_id, file_id)
-            return
+            return None
         try:
-            document = self._document_of(claimed)
+            document = self._perceiving.expected(self._document_of(claimed))
         except RejectedFile as error:
             self.give_up(tenant_id, file_id, error.detail)
-            return
-        written = document.model_dump_json().encode()
-        self._objects.put(_document_key(tenant_id, file_id), io.BytesIO(written), max_bytes=len(written))
+            return None
+        self._documents.keep(tenant_id, file_id, document)
+        return document.awaits
+
+    def perceive(self, tenant_id: UUID, file_id: UUID, awaited: Literal["transcript", "caption"]) -> None:
+        """Adds to a file's document what only a model can tell; one that has it, or has ended, stays as it is.
+
+        A file that cannot be decoded ends as failed with its reason. Raises Unavailable, Misconfigured.
+        """
+        try:
+            if awaited == "transcript":
+                self._perceiving.transcribe(tenant_id, file_id)
+            else:
+                self._perceiving.caption(tenant_id, file_id)
+        except RejectedFile as error:
+            self.give_up(tenant_id, file_id, error.detail)
+
+    def go_without_caption(self, tenant_id: UUID, file_id: UUID) -> None:
+        """Ends the wait for a caption: what is written on the picture has to do."""
+        self._perceiving.go_without_caption(tenant_id, file_id)
 
     def store(self, tenant_id: UUID, file_ids: Sequence[UUID]) -> None:
         """Makes memories of documents, each file in one transaction of its own; a file that has ended is left alone.
@@ -87,13 +110,13 @@ class Ingesting:
         vectors = iter(self._embedding.embed(texts) if texts else ())
         for ready in prepared:
             self._keep(tenant_id, ready, list(itertools.islice(vectors, len(ready.chunks))))
-        self._objects.delete([_document_key(tenant_id, file_id) for file_id in file_ids])
+        self._documents.drop(tenant_id, file_ids)
 
     def give_up(self, tenant_id: UUID, file_id: UUID, reason: str) -> None:
         """Ends a file as failed; its original stays, for another try. One that has ended is left alone."""
         with self._database.transaction(tenant_id) as session:
             ingesting.fail(session, file_id, reason[:MAX_REASON_CHARACTERS])
-        self._objects.delete([_document_key(tenant_id, file_id)])
+        self._documents.drop(tenant_id, [file_id])
 
     def close(self, tenant_id: UUID, batch_id: UUID) -> bool:
         """Completes a batch of which every file has ended; false while one has not."""
@@ -110,31 +133,22 @@ class Ingesting:
             raise Misconfigured("this process has no reader of files; the worker has one")
         if claimed.size == 0:
             raise RejectedFile("empty file")
-        with tempfile.TemporaryDirectory(prefix="rememberos-") as folder:
-            original = Path(folder) / "original"
-            try:
-                self._objects.download(claimed.key, original)
-            except NotFound:
-                raise RejectedFile("its stored original is missing") from None
+        with self._documents.original(claimed.key) as original:
             return self._reader.read(original, claimed.filename)
 
     def _prepare(self, tenant_id: UUID, file: FileToStore) -> "_Prepared | None":
-        document = self._document(tenant_id, file.id)
+        document = self._documents.find(tenant_id, file.id)
         if document is None:
             # Another attempt may have stored the file and cleared up since; else it was never read.
-            self.read(tenant_id, file.id)
-            document = self._document(tenant_id, file.id)
+            awaited = self.read(tenant_id, file.id)
+            if awaited is not None:
+                self.perceive(tenant_id, file.id, awaited)
+            document = self._documents.find(tenant_id, file.id)
         if document is None:
             return None
         embedder = self._embedding.embedder
         chunks = chunk(document, count_tokens=embedder.count_tokens, max_tokens=embedder.max_tokens)
         return _Prepared(file, document, chunks or [Chunk(text=file.filename, embedded=file.filename, metadata={})])
-
-    def _document(self, tenant_id: UUID, file_id: UUID) -> Document | None:
-        try:
-            return Document.model_validate_json(self._objects.get(_document_key(tenant_id, file_id)))
-        except NotFound:
-            return None
 
     def _keep(self, tenant_id: UUID, ready: "_Prepared", vectors: Sequence[Vectors]) -> None:
         collection_id = ready.file.collection_id
@@ -176,7 +190,8 @@ class Ingesting:
         with self._database.transaction(tenant_id) as session:
             ingesting.fail(session, file_id, COLLECTION_DELETED)
             gone = files.release(session, [file_id])
-        self._objects.delete([*gone, _document_key(tenant_id, file_id)])
+        self._objects.delete(gone)
+        self._documents.drop(tenant_id, [file_id])
 
 
 @dataclass(frozen=True)
@@ -184,10 +199,6 @@ class _Prepared:
     file: FileToStore
     document: Document
     chunks: list[Chunk]
-
-
-def _document_key(tenant_id: UUID, file_id: UUID) -> str:
-    return f"{tenant_id}/documents/{file_id}"
 
 
 def _memory(ready: _Prepared, index: int, vector: Vectors) -> NewMemory:

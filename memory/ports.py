@@ -1,6 +1,7 @@
 """What the house needs from outside, as Protocols; `services` decides which adapter stands behind each."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
@@ -10,6 +11,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 Vectors = NDArray[np.float32]
+
+# Sound as whoever turns speech into text takes it: one channel, 16 bits.
+Samples = NDArray[np.int16]
+SAMPLES_A_SECOND = 16_000
 
 
 @dataclass(frozen=True)
@@ -100,28 +105,35 @@ class Block(BaseModel):
     """One piece of a document in reading order, as a reader found it.
 
     `heading`: a title of `level` 1 (top) and deeper. `text`: a paragraph, list item or caption. `row`: one row of a
-    table, with the table's header line in `header`. `place` says where in the source, for people: any of `page`,
-    `slide`, `sheet`, `row`.
+    table, with the table's header line in `header`. `speech`: what is said from second `start` to `end`. `place` says
+    where in the source, for people: any of `page`, `slide`, `sheet`, `row`; or, of a picture, which of its texts it is:
+    `origin`, `caption` or `ocr`.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["heading", "text", "row"] = "text"
+    kind: Literal["heading", "text", "row", "speech"] = "text"
     text: str
     level: int = 1
     header: str | None = None
     place: dict[str, int | str] = Field(default_factory=dict)
+    start: float = 0.0
+    end: float = 0.0
 
 
 class Document(BaseModel):
-    """What a reader made of one file. No blocks and a `note` means: kept, but not readable as text, and why."""
+    """What a reader made of one file. No blocks and a `note` means: kept, but not readable as text, and why.
+
+    `awaits` is what only a model can add, where there is one: the transcript of a recording, the caption of a picture.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     content_type: str
     blocks: list[Block]
-    metadata: dict[str, str] = Field(default_factory=dict)
+    metadata: dict[str, str | float] = Field(default_factory=dict)
     note: str | None = None
+    awaits: Literal["transcript", "caption"] | None = None
 
 
 class FileReader(Protocol):
@@ -130,3 +142,86 @@ class FileReader(Protocol):
     def read(self, path: Path, filename: str) -> Document:
         """Type by content first, name second. Raises RejectedFile with a reason for people; Unavailable."""
         ...
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of a recording: how long it is, whether that is all of it, and it, in pieces of some minutes."""
+
+    seconds: float
+    is_whole: bool
+    pieces: Iterator[Samples]
+
+
+class MediaReader(Protocol):
+    """Decodes recordings and pictures, contained: whatever the file holds, the caller survives."""
+
+    def sound(self, path: Path, *, max_seconds: int) -> AbstractContextManager[Sound | None]:
+        """The sound of a recording up to a length; None when it has none. Raises RejectedFile, Unavailable."""
+        ...
+
+    def small_picture(self, path: Path) -> bytes:
+        """The first frame as a JPEG of a size that a model takes. Raises RejectedFile, Unavailable."""
+        ...
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is said between two moments, in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What is said in a piece of sound, and the code of its language where it is known; whether that is sure."""
+
+    said: list[Said]
+    language: str | None = None
+    is_sure: bool = False
+
+
+class Transcriber(Protocol):
+    """Turns speech into text."""
+
+    @property
+    def name(self) -> str: ...
+
+    def transcribe(self, samples: Samples, language: str | None) -> Transcript:
+        """Times count from the beginning of the samples. `language` is what is spoken, where it is known already.
+
+        Raises Unavailable; Misconfigured; Invalid when this sound is refused.
+        """
+        ...
+
+    def load(self) -> None:
+        """Makes sure that it can work. Raises Unavailable, Misconfigured."""
+        ...
+
+
+class Captioner(Protocol):
+    """Says in words what a picture shows."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sees(self) -> bool:
+        """False once it has turned out that it takes no pictures."""
+        ...
+
+    def caption(self, jpeg: bytes) -> str:
+        """Raises Unavailable; Misconfigured; Invalid when this picture is refused."""
+        ...
+
+
+@dataclass(frozen=True)
+class Senses:
+    """What a worker perceives with; a model that is None is not set up."""
+
+    media: MediaReader
+    transcriber: Transcriber | None = None
+    captioner: Captioner | None = None
+    max_minutes: int = 240

@@ -31,7 +31,7 @@ from memory.key_use import KeyUse
 from memory.memories import Memories
 from memory.overviews import Overviews
 from memory.policies import Policies
-from memory.ports import Cache, Embedder, FileReader, ObjectStore
+from memory.ports import Cache, Embedder, FileReader, ObjectStore, Senses
 from memory.search import Search
 from memory.settings import Settings
 from memory.statistics import Statistics
@@ -75,8 +75,10 @@ class Services:
         self.database.close()
 
 
-def build(settings: Settings, *, reader: FileReader | None = None) -> Services:
-    """Services for one process; nothing is connected yet. With a `reader` it is a worker's. Raises Misconfigured."""
+def build(settings: Settings, *, reader: FileReader | None = None, senses: Senses | None = None) -> Services:
+    """Services for one process; nothing is connected yet. With a `reader` and `senses` it is a worker's. Raises
+    Misconfigured.
+    """
     database = Database(_required(settings.database_url, "DATABASE_URL"))
     # One thread more than cores keeps a query's latency low while bulk work runs; a worker answers nobody.
     embedder = _embedder(settings, threads=(os.cpu_count() or 1) + (reader is None))
@@ -112,7 +114,7 @@ def build(settings: Settings, *, reader: FileReader | None = None) -> Services:
         intake=intake,
         drops=Drops(database, grants, intake),
         batches=Batches(database, grants),
-        ingesting=Ingesting(database, embedding, objects, statistics, reader),
+        ingesting=Ingesting(database, embedding, objects, statistics, reader, senses),
         curation=Curation(database, grants, embedding, objects),
         curation_runs=CurationRuns(database, embedding, objects, statistics),
         policies=Policies(database, grants, embedding),

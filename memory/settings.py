@@ -48,6 +48,16 @@ class Settings(BaseSettings):
     embedding_api_key: SecretStr | None = None
     embedding_compute_type: Literal["int8", "float32"] = "int8"
 
+    extraction_base_url: str | None = None
+    extraction_model: str | None = None
+    extraction_api_key: SecretStr | None = None
+    caption_model: str | None = None
+
+    transcription_model: str | None = None
+    transcription_base_url: str | None = None
+    transcription_api_key: SecretStr | None = None
+    transcription_max_minutes: int = Field(default=240, ge=1, le=24 * 60)
+
     ocr_engine: Literal["auto", "tesseract", "rapidocr", "off"] = "auto"
 
     admin_emails: Annotated[frozenset[str], NoDecode] = frozenset()

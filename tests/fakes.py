@@ -8,6 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -142,6 +145,70 @@ def refusal(status: int, message: str, **headers: str) -> Answer:
     """An error in OpenAI's form; `retry_after="1"` becomes the header `retry-after: 1`."""
     body = json.dumps({"error": {"message": message, "type": "error", "code": None, "param": None}}).encode()
     return Answer(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+class TranscriptionEndpoint(LocalServer):
+    """OpenAI's transcriptions form. `script` holds what happens first; once it is empty, it hears `said`.
+
+    `knows_times`: whether it takes `verbose_json`, which some models refuse.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = "good morning from the harbour"
+        self.language = "english"
+        self.knows_times = True
+        self.script: deque[Answer] = deque()
+
+    def answer(self, request: Received) -> Answer:
+        if self.script:
+            return self.script.popleft()
+        form = self.fields(request)["response_format"].decode()
+        if form == "verbose_json" and not self.knows_times:
+            return refusal(400, "response_format 'verbose_json' is not compatible with this model")
+        answer: Json = {"text": self.said}
+        if form == "verbose_json":
+            words = self.said.split(" ", 2)
+            segments = [{"id": n, "start": n * 1.5, "end": n * 1.5 + 1, "text": f" {w}"} for n, w in enumerate(words)]
+            answer |= {"language": self.language, "duration": 9.0, "segments": segments}
+        return Answer(body=json.dumps(answer).encode())
+
+    @staticmethod
+    def fields(request: Received) -> dict[str, bytes]:
+        """The parts of a form by their names."""
+        head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
+        form = BytesParser(policy=HTTP).parsebytes(head + request.body)
+        parts = [part for part in form.iter_parts() if isinstance(part, EmailMessage)]
+        names = [str(part.get_param("name", header="content-disposition")) for part in parts]
+        return {name: bytes(part.get_payload(decode=True)) for name, part in zip(names, parts, strict=True)}
+
+
+class VisionEndpoint(LocalServer):
+    """OpenAI's chat form with a model that sees. `script` holds what happens first; then every answer is `caption`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.caption = "A red bicycle leans against a wall."
+        self.script: deque[Answer] = deque()
+
+    def answer(self, request: Received) -> Answer:
+        return self.script.popleft() if self.script else completion(self.caption)
+
+    @staticmethod
+    def picture(request: Received) -> bytes:
+        """The picture of a request."""
+        (url,) = [part["image_url"]["url"] for part in request.json["messages"][-1]["content"] if "image_url" in part]
+        kind, _, data = url.partition(",")
+        assert kind == "data:image/jpeg;base64"
+        return base64.b64decode(data, validate=True)
+
+
+def completion(content: Any) -> Answer:
+    """A chat completion that says `content`, whatever it is."""
+    message = {"role": "assistant", "content": content}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    body = {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+    return Answer(body=json.dumps(body).encode())
 
 
 class WordEmbedder(Embedder):

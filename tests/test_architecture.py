@@ -79,6 +79,7 @@ WORKER_KNOWS = [
     "activities",
     "workflows",
     "memory.adapters.documents",
+    "memory.adapters.senses",
     "memory.errors",
     "memory.logs",
     "memory.services",
@@ -206,7 +207,8 @@ def test_every_setting_is_read_by_somebody(product: dict[str, str]) -> None:
 
 
 def test_every_activity_that_a_workflow_calls_is_registered(product: dict[str, str]) -> None:
-    registered = {activity.__name__ for activity in worker.activities(cast("Services", Mock()))}
+    benches = worker.activities(cast("Services", Mock())).values()
+    registered = {activity.__name__ for bench in benches for activity in bench}
 
     assert sources.called_activities(_below(product, "workflows/")) <= registered
     assert sources.decorated(_below(product, "activities/"), "activity.defn") == registered

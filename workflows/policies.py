@@ -6,11 +6,28 @@ from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityConfig
 
 TASK_QUEUE = "rememberos"
+# Taken by pools of their own: what takes hours, or waits for a model elsewhere, holds up nothing else.
+TRANSCRIPTION_QUEUE = "rememberos-media"
+CAPTION_QUEUE = "rememberos-captions"
 
 # No attempt limit here: an outage ends when it ends. What can never succeed is made final by the
 # error itself or by the interceptors in activities/, which also count attempts.
 _PATIENT = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_interval=timedelta(seconds=30)
+)
+
+# For what can be done without in the end, in one way or another: some ten minutes, and some two.
+_PERSISTENT = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=60),
+    maximum_attempts=15,
+)
+_BRIEF = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=30),
+    maximum_attempts=8,
 )
 
 # A worker that was killed is noticed after this long; a busy machine must still get a beat through.
@@ -27,4 +44,16 @@ CURATE = ActivityConfig(
 BUILD = ActivityConfig(start_to_close_timeout=timedelta(hours=12), heartbeat_timeout=_HEARTBEAT, retry_policy=_PATIENT)
 EMBED = ActivityConfig(
     start_to_close_timeout=timedelta(minutes=60), heartbeat_timeout=_HEARTBEAT, retry_policy=_PATIENT
+)
+TRANSCRIBE = ActivityConfig(
+    task_queue=TRANSCRIPTION_QUEUE,
+    start_to_close_timeout=timedelta(hours=12),
+    heartbeat_timeout=_HEARTBEAT,
+    retry_policy=_PERSISTENT,
+)
+CAPTION = ActivityConfig(
+    task_queue=CAPTION_QUEUE,
+    start_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=_HEARTBEAT,
+    retry_policy=_BRIEF,
 )

@@ -1,22 +1,32 @@
-"""The house's reader of files: hands each to a guarded child process and makes its answer a Document."""
+"""The house's reader of files: hands each to a guarded child process and makes its answer what the house asked for."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 from pydantic import ValidationError
 
 from memory.adapters import ocr
 from memory.adapters.guard import Guard, Limits
 from memory.errors import RejectedFile, Unavailable
-from memory.ports import Document, FileReader
+from memory.ports import SAMPLES_A_SECOND, Document, FileReader, MediaReader, Samples, Sound
 
 _FILENAME_CHARACTERS = 1_000
 # An engine on one thread takes one to three seconds a page.
 _OCR_FACTOR = 3
+_SAMPLE_BYTES = 2
+# Long enough to tell the language and to keep sentences whole, short enough to hold and to send.
+PIECE_SECONDS = 300
+# A piece ends at the most silent moment of its last seconds.
+_QUIET_SECONDS = 20
+_MOMENT = SAMPLES_A_SECOND // 5
 
 
-class GuardedReader(FileReader):
+class GuardedReader(FileReader, MediaReader):
     """Reads `concurrency` files at once, each in a child process of its own; further ones wait.
 
     `ocr_engine` is the setting of that name. Holds a warm process from construction to `close`, and one more with the
@@ -30,6 +40,7 @@ class GuardedReader(FileReader):
         pictures = "off" if self._engine == "off" else "elsewhere"
         self._files = Guard(f"memory.adapters.reading.files:reader:{pictures}", concurrency=concurrency)
         self._scans: Guard | None = None
+        self._media: Guard | None = None
         self._starting = threading.Lock()
         self._closed = False
 
@@ -44,6 +55,26 @@ class GuardedReader(FileReader):
         except ValidationError as error:
             raise RejectedFile("it broke its reader") from error
 
+    @contextmanager
+    def sound(self, path: Path, *, max_seconds: int) -> Iterator[Sound | None]:
+        """See MediaReader."""
+        most = _SAMPLE_BYTES * SAMPLES_A_SECOND * max_seconds
+        # One byte says how it ended, and the last frame may go beyond what is wanted.
+        limits = replace(self._limits, result_bytes=most + 16 * 1024**2)
+        request = {"want": "sound", "max_samples": SAMPLES_A_SECOND * max_seconds}
+        with self._decoder().open(path, request, limits) as decoded:
+            length = decoded.seek(0, 2) - 1
+            if length < _SAMPLE_BYTES:
+                yield None
+                return
+            decoded.seek(1)
+            seconds = min(length, most) / _SAMPLE_BYTES / SAMPLES_A_SECOND
+            yield Sound(seconds=seconds, is_whole=length <= most, pieces=_pieces(decoded, min(length, most)))
+
+    def small_picture(self, path: Path) -> bytes:
+        """See MediaReader."""
+        return self._decoder().run(path, {"want": "picture"}, self._limits)
+
     @property
     def max_seconds(self) -> int:
         """The longest that reading one file takes before it is refused."""
@@ -53,9 +84,10 @@ class GuardedReader(FileReader):
         """Ends the warm processes; reads in flight end as Unavailable."""
         with self._starting:
             self._closed = True
-            guards = [self._files] if self._scans is None else [self._files, self._scans]
+            guards = [self._files, self._scans, self._media]
         for guard in guards:
-            guard.close()
+            if guard is not None:
+                guard.close()
 
     @property
     def _scan_limits(self) -> Limits:
@@ -69,9 +101,34 @@ class GuardedReader(FileReader):
 
     def _scanner(self) -> Guard:
         with self._starting:
-            if self._closed:
-                raise Unavailable("the reader of files is closed")
-            if self._scans is None:
-                work = f"memory.adapters.reading.scanned:reader:{self._engine}"
-                self._scans = Guard(work, concurrency=self._concurrency)
+            self._scans = self._scans or self._started(f"memory.adapters.reading.scanned:reader:{self._engine}")
             return self._scans
+
+    def _decoder(self) -> Guard:
+        with self._starting:
+            self._media = self._media or self._started("memory.adapters.reading.media:decoder:")
+            return self._media
+
+    def _started(self, work: str) -> Guard:
+        if self._closed:
+            raise Unavailable("the reader of files is closed")
+        return Guard(work, concurrency=self._concurrency)
+
+
+def _pieces(decoded: BinaryIO, length: int) -> Iterator[Samples]:
+    left = b""
+    while length or left:
+        more = decoded.read(min(length, _SAMPLE_BYTES * SAMPLES_A_SECOND * PIECE_SECONDS - len(left)))
+        length = length - len(more) if more else 0
+        held = left + more
+        samples = np.frombuffer(held[: len(held) // _SAMPLE_BYTES * _SAMPLE_BYTES], dtype="<i2")
+        end = len(samples) if not length else _quietest(samples)
+        yield samples[:end]
+        left = held[end * _SAMPLE_BYTES :] if length else b""
+
+
+def _quietest(samples: Samples) -> int:
+    """The middle of the most silent moment near the end."""
+    first = len(samples) - _QUIET_SECONDS * SAMPLES_A_SECOND
+    moments = np.abs(samples[first:].astype(np.int32)).reshape(-1, _MOMENT).sum(axis=1)
+    return first + int(moments.argmin()) * _MOMENT + _MOMENT // 2

@@ -8,6 +8,7 @@ and returns the answer's bytes.
 
 import contextlib
 import ctypes
+import errno
 import gc
 import importlib
 import json
@@ -20,14 +21,15 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from memory.errors import RejectedFile
 
-Work = Callable[[BinaryIO, dict[str, Any]], bytes]
+# The answer's bytes, or pieces of them where they are too many to hold.
+Work = Callable[[BinaryIO, dict[str, Any]], bytes | Iterable[bytes]]
 
 DONE, REFUSED = b"+", b"-"
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
@@ -145,25 +147,38 @@ def _run_child(work: Work, request: dict[str, Any], folder: str, source_fd: int,
         os.chdir(folder)
         _limit(request["limits"])
         with open(source_fd, "rb") as source, open(result_fd, "wb") as result:
-            result.write(_answer(work, source, request))
+            _answer(work, source, request, result)
         code = 0
     finally:
         os._exit(code)
 
 
-def _answer(work: Work, source: BinaryIO, request: dict[str, Any]) -> bytes:
+def _answer(work: Work, source: BinaryIO, request: dict[str, Any], result: BinaryIO) -> None:
     try:
-        return DONE + work(source, request)
+        result.write(DONE)
+        answer = work(source, request)
+        for piece in [answer] if isinstance(answer, bytes) else answer:
+            result.write(piece)
+        result.flush()
+        return
     except RejectedFile as error:
         reason = error.detail
     except MemoryError:
         reason = "it needs more memory to read than one file may use"
     except RecursionError:
         reason = "it is nested too deeply"
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise  # it writes without end, and a refusal could not be written either
+        reason = f"it is damaged or not what it seems to be ({type(error).__name__})"
     except Exception as error:  # noqa: BLE001 - whatever a reader raises on a hostile file, it is that file's failure
         # The type alone: a message may quote the file.
         reason = f"it is damaged or not what it seems to be ({type(error).__name__})"
-    return REFUSED + reason.encode()
+    with contextlib.suppress(OSError):
+        result.flush()  # what is left in the buffer must not follow the refusal
+    os.ftruncate(result.fileno(), 0)
+    result.seek(0)
+    result.write(REFUSED + reason.encode())
 
 
 def _limit(limits: dict[str, int]) -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -65,24 +65,30 @@ class Guard:
         """What `work` made of the file. Raises RejectedFile when the child did not end well, Unavailable when the
         server died under it.
         """
-        with self._slots, contextlib.ExitStack() as stack:
-            try:
-                source = stack.enter_context(path.open("rb"))
-            except OSError as error:
-                raise Unavailable("the file to read could not be opened") from error
-            result = stack.enter_context(tempfile.TemporaryFile())
-            ended = self._run_child(source, result, json.dumps({**request, "limits": asdict(limits)}), limits)
+        with self.open(path, request, limits) as result:
+            return result.read()
+
+    @contextlib.contextmanager
+    def open(self, path: Path, request: Mapping[str, Any], limits: Limits) -> Iterator[BinaryIO]:
+        """The same as an open file, for a result that is too large to hold. Raises the same."""
+        with tempfile.TemporaryFile() as result:
+            with self._slots, contextlib.ExitStack() as stack:
+                try:
+                    source = stack.enter_context(path.open("rb"))
+                except OSError as error:
+                    raise Unavailable("the file to read could not be opened") from error
+                ended = self._run_child(source, result, json.dumps({**request, "limits": asdict(limits)}), limits)
             if ended["timed_out"]:
                 raise RejectedFile(f"reading it took longer than {limits.wall_seconds} seconds")
             if ended["code"] == -signal.SIGXCPU:
                 raise RejectedFile(f"reading it took more than {limits.cpu_seconds} seconds of computing")
             result.seek(0)
-            verdict, answer = result.read(1), result.read()
-        if ended["code"] == 0 and verdict == forkserver.DONE:
-            return answer
-        if ended["code"] == 0 and verdict == forkserver.REFUSED:
-            raise RejectedFile(answer.decode())
-        raise RejectedFile("it broke its reader: it is damaged, or unpacks to more than one file may")
+            verdict = result.read(1)
+            if ended["code"] == 0 and verdict == forkserver.REFUSED:
+                raise RejectedFile(result.read().decode())
+            if ended["code"] != 0 or verdict != forkserver.DONE:
+                raise RejectedFile("it broke its reader: it is damaged, or unpacks to more than one file may")
+            yield result
 
     def close(self) -> None:
         """Ends the server and every read in flight."""

@@ -35,17 +35,18 @@ class FileToStore:
     author: Author
 
 
-def unfinished(session: Session, batch_id: UUID, most: int) -> list[tuple[UUID, int]]:
+def unfinished(session: Session, batch_id: UUID, most: int, without: Sequence[UUID] = ()) -> list[tuple[UUID, int]]:
     """Ids and sizes of files that have not ended, in the order of the drop; the batch counts as touched."""
     session.execute(text("update batches set touched_at = now() where id = :batch_id"), {"batch_id": batch_id})
     rows = session.execute(
         text(
             f"""
-            select id, size from files where batch_id = :batch_id and status in {PENDING}
+            select id, size from files
+            where batch_id = :batch_id and status in {PENDING} and id <> all (cast(:without as uuid[]))
             order by ordinal, id limit :most
             """
         ),
-        {"batch_id": batch_id, "most": most},
+        {"batch_id": batch_id, "most": most, "without": list(without)},
     )
     return [(row.id, row.size) for row in rows]
 

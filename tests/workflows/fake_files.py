@@ -1,19 +1,21 @@
 """Activities under the names of the real ones, with scripted failures, and a worker that runs them."""
 
 import asyncio
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 from temporalio import activity
 from temporalio.client import Client
 
 import worker
-from activities.files import Batch, LostFile, Portion
+from activities.files import Awaiting, Batch, Listing, LostFile, Portion
+from workflows.policies import CAPTION_QUEUE, TRANSCRIPTION_QUEUE
 
 Result = TypeVar("Result")
 
@@ -27,6 +29,7 @@ class FakeFiles:
     batches: dict[str, list[list[str]]]
     troubles: dict[tuple[str, str], Callable[[], None]] = field(default_factory=dict)
     portions_a_listing: int = 100
+    awaiting: dict[str, Literal["transcript", "caption"]] = field(default_factory=dict)
     stalled: list[Batch] = field(default_factory=list)
     steps: list[tuple[str, str]] = field(default_factory=list)
     ended: dict[str, str] = field(default_factory=dict)
@@ -36,14 +39,31 @@ class FakeFiles:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @activity.defn
-    def list_unfinished(self, batch: Batch) -> list[list[str]]:
+    def list_unfinished(self, listing: Listing) -> list[list[str]]:
         self.runs.add(str(activity.info().workflow_run_id))
-        left = [[name for name in portion if name not in self.ended] for portion in self.batches[batch.batch_id]]
+        gone = {*self.ended, *listing.without}
+        left = [[name for name in portion if name not in gone] for portion in self.batches[listing.batch_id]]
         return [portion for portion in left if portion][: self.portions_a_listing]
 
     @activity.defn
-    def read_files(self, portion: Portion) -> None:
+    def read_files(self, portion: Portion) -> Awaiting:
         self._work("read", portion)
+        return Awaiting(
+            transcript=[name for name in portion.file_ids if self.awaiting.get(name) == "transcript"],
+            caption=[name for name in portion.file_ids if self.awaiting.get(name) == "caption"],
+        )
+
+    @activity.defn
+    def transcribe_files(self, portion: Portion) -> None:
+        self._work("transcribe", portion)
+
+    @activity.defn
+    def caption_files(self, portion: Portion) -> None:
+        self._work("caption", portion)
+
+    @activity.defn
+    def go_without_captions(self, portion: Portion) -> None:
+        self._work("go without", portion)
 
     @activity.defn
     def store_files(self, portion: Portion) -> None:
@@ -90,13 +110,18 @@ def run(address: str, files: FakeFiles, scenario: Callable[[Client, str], Corout
         registered: list[Callable[..., Any]] = [
             files.list_unfinished,
             files.read_files,
+            files.go_without_captions,
             files.store_files,
             files.give_up_file,
             files.close_batch,
             files.list_stalled,
         ]
-        with ThreadPoolExecutor(worker.threads()) as executor:
-            async with worker.build_worker(client, registered, executor, task_queue=task_queue):
-                return await scenario(client, task_queue)
+        perceiving = {TRANSCRIPTION_QUEUE: files.transcribe_files, CAPTION_QUEUE: files.caption_files}
+        async with contextlib.AsyncExitStack() as stack:
+            executor = stack.enter_context(ThreadPoolExecutor(worker.threads()))
+            for queue, step in perceiving.items():
+                await stack.enter_async_context(worker.build_worker(client, [step], executor, task_queue=queue))
+            await stack.enter_async_context(worker.build_worker(client, registered, executor, task_queue=task_queue))
+            return await scenario(client, task_queue)
 
     return asyncio.run(serve())

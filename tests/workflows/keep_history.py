@@ -44,7 +44,7 @@ def main(address: str, version: str, *only: str) -> None:
 
 
 def _drops(address: str) -> dict[str, dict[str, Any]]:
-    # More listings than one run takes, one portion that is spoilt by a file, one file that is given up.
+    # More listings than one run takes, a portion spoilt by a file, which is given up, a recording, a picture.
     batch_id, running = str(uuid4()), str(uuid4())
     names = {name: str(uuid4()) for name in ("good", "bad", *(f"later {n}" for n in range(LISTINGS_A_RUN)))}
     good, bad, *later = names.values()
@@ -52,6 +52,7 @@ def _drops(address: str) -> dict[str, dict[str, Any]]:
         {batch_id: [[good, bad], *([file_id] for file_id in later)], running: []},
         {("read", bad): refuse},
         portions_a_listing=1,
+        awaiting={later[0]: "transcript", later[1]: "caption"},
         stalled=[Batch(TENANT, running), Batch(TENANT, batch_id)],
     )
 

@@ -171,3 +171,80 @@ def test_a_drop_can_be_started_again_after_its_run_failed(temporal: str) -> None
 
     assert run(temporal, files, scenario) == [WorkflowExecutionStatus.FAILED, WorkflowExecutionStatus.COMPLETED]
     assert files.ended == {"a": "stored"}
+
+
+def test_recordings_and_pictures_are_perceived_before_they_are_stored(temporal: str) -> None:
+    batch_id = str(uuid4())
+    files = FakeFiles({batch_id: [["text", "memo", "photo"]]}, awaiting={"memo": "transcript", "photo": "caption"})
+
+    drop(temporal, files)
+
+    assert [step for step, name in files.steps if name == "memo"] == ["read", "transcribe", "store"]
+    assert [step for step, name in files.steps if name == "photo"] == ["read", "caption", "store"]
+    assert [step for step, name in files.steps if name == "text"] == ["read", "store"]
+    assert files.closed == [batch_id]
+
+
+def test_a_long_transcription_holds_up_no_text(temporal: str) -> None:
+    recordings = [f"memo {number}" for number in range(3 * PORTIONS_AT_ONCE)]
+    texts = [f"text {number}" for number in range(3 * PORTIONS_AT_ONCE)]
+    files = FakeFiles(
+        {str(uuid4()): [[name] for name in (*recordings, *texts)]},
+        portions_a_listing=PORTIONS_AT_ONCE,
+        awaiting=dict.fromkeys(recordings, "transcript"),
+    )
+    read = threading.Event()
+
+    def wait_for_texts() -> None:
+        assert read.wait(60)
+
+    def look() -> None:
+        if len([name for name in texts if name in files.ended]) == len(texts) - 1:
+            read.set()
+
+    files.troubles |= {("transcribe", name): wait_for_texts for name in recordings}
+    files.troubles |= {("store", name): look for name in texts}
+
+    drop(temporal, files)
+
+    assert sorted(files.ended) == sorted([*recordings, *texts])
+    assert set(files.ended.values()) == {"stored"}
+
+
+@pytest.mark.parametrize("error", [Misconfigured("no such directory"), BadRequest("no")])
+def test_a_transcription_that_cannot_be_had_ends_its_file_with_the_reason_and_no_other(
+    temporal: str, error: Exception
+) -> None:
+    batch_id = str(uuid4())
+    files = FakeFiles(
+        {batch_id: [["memo", "text"]]}, {("transcribe", "memo"): raising(error)}, awaiting={"memo": "transcript"}
+    )
+
+    drop(temporal, files)
+
+    assert files.ended == {"memo": "no_transcript", "text": "stored"}
+    assert files.closed == [batch_id]
+
+
+def test_a_caption_that_cannot_be_had_is_done_without(temporal: str) -> None:
+    files = FakeFiles(
+        {str(uuid4()): [["photo"]]}, {("caption", "photo"): raising(Misconfigured("?"))}, awaiting={"photo": "caption"}
+    )
+
+    drop(temporal, files)
+
+    assert files.steps == [("read", "photo"), ("go without", "photo"), ("store", "photo")]
+    assert files.ended == {"photo": "stored"}
+
+
+def test_a_vision_model_that_is_away_for_a_while_is_asked_again(temporal: str) -> None:
+    files = FakeFiles(
+        {str(uuid4()): [["photo"]]},
+        {("caption", "photo"): raising(Unavailable("?"), times=2)},
+        awaiting={"photo": "caption"},
+    )
+
+    drop(temporal, files)
+
+    assert files.steps == [("read", "photo"), ("caption", "photo"), ("store", "photo")]
+    assert files.attempts["caption", "photo"] == 3

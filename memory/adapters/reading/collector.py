@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from memory.ports import Block, Document
 
@@ -31,6 +32,7 @@ class Collector:
         self._with_headers = 0
         self._notes: list[str] = []
         self.metadata: dict[str, str] = {}
+        self.awaits: Literal["transcript", "caption"] | None = None
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -61,7 +63,9 @@ class Collector:
         note = "; ".join(self._notes) or None
         if not self._blocks and note is None:
             note = "kept; no text was found in it, found by its name"
-        return Document(content_type=content_type, blocks=self._blocks, metadata=self.metadata, note=note)
+        return Document(
+            content_type=content_type, blocks=self._blocks, metadata={**self.metadata}, note=note, awaits=self.awaits
+        )
 
     @property
     def is_empty(self) -> bool:

@@ -74,6 +74,8 @@ def read_document(data: bytes, filename: str, sight: Ocr) -> Document:
     known = binary_kind(data)
     if known is not None:
         kind, media_type = known
+        if kind is Kind.RECORDING:
+            return Document(content_type=media_type, blocks=[], awaits="transcript")
         if kind is None:
             return Document(content_type=media_type, blocks=[], note=UNREADABLE)
         with found.collecting():

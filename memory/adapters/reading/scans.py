@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 from PIL import Image
 
 from memory.adapters import ocr
@@ -58,16 +59,33 @@ class OcrHere:
     def text_on(self, picture: Callable[[], Image.Image], /) -> str | None:
         if time.monotonic() > self._deadline:
             return None
-        return self._engine.read(_on_white(picture()))
+        return self._engine.read(on_white(picture(), MAX_SIDE))
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image, max_side: int) -> Image.Image:
     """RGB of a bounded size; what is transparent is white, as text there is mostly dark."""
-    if max(image.size) > MAX_SIDE:
-        image.thumbnail((MAX_SIDE, MAX_SIDE))
-    if "A" in image.getbands() or "transparency" in image.info:
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _in_eight_bits(image)
+    elif image.mode not in ("RGB", "RGBA", "L"):
+        # Scaled in a palette, colours would be mixed with their neighbours in the table.
+        image = image.convert("RGBA" if _is_transparent(image) else "RGB")
+    if max(image.size) > max_side:
+        image.thumbnail((max_side, max_side))
+    if _is_transparent(image):
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         white.alpha_composite(rgba)
         image = white
     return image.convert("RGB")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits, spread over what eight can tell apart; the library would cut it off."""
+    grey = np.asarray(image, dtype=np.float32)
+    low, high = float(grey.min()), float(grey.max())
+    spread = (grey - low) * (255 / (high - low)) if high > low else np.full_like(grey, 255 if low > 0 else 0)
+    return Image.fromarray(spread.astype(np.uint8))

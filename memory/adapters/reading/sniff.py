@@ -10,6 +10,7 @@ from pathlib import PurePath
 import olefile
 
 from memory.adapters.reading.archives import Archive
+from memory.adapters.reading.sounds import recording_type
 from memory.adapters.reading.tables import delimiter
 from memory.errors import RejectedFile
 
@@ -39,6 +40,7 @@ class Kind(Enum):
     MSG = "application/vnd.ms-outlook"
     EML = "message/rfc822"
     PICTURE = "image/*"
+    RECORDING = "audio/*"
     HTML = "text/html"
     MARKDOWN = "text/markdown"
     JSON = "application/json"
@@ -60,11 +62,8 @@ _UNREAD = (
     (b"\x1f\x8b", "application/gzip"),
     (b"7z\xbc\xaf\x27\x1c", "application/x-7z-compressed"),
     (b"Rar!\x1a\x07", "application/vnd.rar"),
-    (b"ID3", "audio/mpeg"),
-    (b"OggS", "audio/ogg"),
-    (b"fLaC", "audio/flac"),
-    (b"\x1aE\xdf\xa3", "video/webm"),
 )
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OLE_STREAMS = (
     ("WordDocument", Kind.DOC),
@@ -127,23 +126,21 @@ def binary_kind(data: bytes) -> tuple[Kind | None, str] | None:
             return Kind.PICTURE, media_type
     if data.startswith(b"BM") and int.from_bytes(data[2:6], "little") in range(26, len(data) + 4):
         return Kind.PICTURE, "image/bmp"
-    return _riff_or_iso_kind(data) or next(((None, media) for start, media in _UNREAD if data.startswith(start)), None)
+    if (picture := _boxed_picture(data)) is not None:
+        return Kind.PICTURE, picture
+    if (recording := recording_type(data)) is not None:
+        return Kind.RECORDING, recording
+    return next(((None, media) for start, media in _UNREAD if data.startswith(start)), None)
 
 
-def _riff_or_iso_kind(data: bytes) -> tuple[Kind | None, str] | None:
-    if data.startswith(b"RIFF") and data[8:12] in (b"WEBP", b"WAVE", b"AVI "):
-        return {
-            b"WEBP": (Kind.PICTURE, "image/webp"),
-            b"WAVE": (None, "audio/wav"),
-            b"AVI ": (None, "video/x-msvideo"),
-        }[data[8:12]]
+def _boxed_picture(data: bytes) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
     if data[4:8] == b"ftyp":
-        brand = data[8:12]
-        if brand in (b"avif", b"avis"):
-            return Kind.PICTURE, "image/avif"
-        if brand in (b"heic", b"heix", b"mif1", b"msf1"):
-            return None, "image/heic"
-        return None, "audio/mp4" if brand.startswith(b"M4A") else "video/mp4"
+        if data[8:12] in (b"avif", b"avis") or (data[8:12] in _HEIF and b"avif" in data[8:64]):
+            return "image/avif"
+        if data[8:12] in _HEIF:
+            return "image/heic"
     return None
 
 

@@ -1,0 +1,182 @@
+"""Recordings: what container it is, by its first bytes; and the sound in it, decoded piece by piece."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import av
+import av.error
+
+from memory.errors import RejectedFile
+from memory.ports import SAMPLES_A_SECOND
+
+# A stream in which nothing but this many packets in a row can be decoded is no sound.
+_MAX_BROKEN = 2_000
+_FRAMES_A_PIECE = 512
+
+_STARTS = (
+    (b"fLaC\x00\x00\x00\x22", "audio/flac"),
+    (b"fLaC\x80\x00\x00\x22", "audio/flac"),
+    (b"#!AMR-WB\n", "audio/amr-wb"),
+    (b"#!AMR\n", "audio/amr"),
+    (b"caff\x00\x01", "audio/x-caf"),
+    (b".snd\x00\x00\x00", "audio/basic"),
+    (b"wvpk", "audio/x-wavpack"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "video/x-ms-asf"),
+    (b"FLV\x01", "video/x-flv"),
+    (b"\x00\x00\x01\xba", "video/mpeg"),
+)
+_FTYP = {b"M4A ": "audio/mp4", b"M4B ": "audio/mp4", b"qt  ": "video/quicktime"}
+_HAS_VIDEO = re.compile(rb"hdlr.{8}vide", re.S)
+_VIDEO_TRACK = re.compile(rb"V_(?:VP|AV1|MPEG|MS|THEORA|UNCOMPRESSED|FFV1)")
+_SOUND_TRACK = re.compile(rb"A_(?:OPUS|VORBIS|AAC|FLAC|MPEG|AC3|EAC3|DTS|PCM|ALAC|MS)")
+_HAS_SOUND = re.compile(rb"hdlr.{8}soun", re.S)
+_QUICKTIME = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+_OGG = ((b"OpusHead", "audio/ogg"), (b"theora", "video/ogg"), (b"vorbis", "audio/ogg"), (b"Speex", "audio/ogg"))
+
+_MP3_KBPS = {
+    (3, 3): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (3, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (3, 1): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (2, 3): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (2, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_MP3_HERTZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
+
+
+def recording_type(data: bytes) -> str | None:
+    """The media type of a recording; None when it is none."""
+    for start, media_type in _STARTS:
+        if data.startswith(start):
+            return media_type
+    if data[:4] in (b"RIFF", b"RF64") and data[8:12] in (b"WAVE", b"AVI "):
+        return "audio/wav" if data[8:12] == b"WAVE" else "video/x-msvideo"
+    if data[:4] == b"FORM" and data[8:12] in (b"AIFF", b"AIFC"):
+        return "audio/aiff"
+    if data[:5] == b"OggS\x00":
+        return next((media_type for codec, media_type in _OGG if codec in data[:256]), "audio/ogg")
+    if data[:4] == b"\x1aE\xdf\xa3":
+        return _matroska(data[:65_536])
+    return _boxes(data) or _frames(data)
+
+
+def _matroska(head: bytes) -> str:
+    kind = "webm" if b"webm" in head[:128] else "x-matroska"
+    return f"video/{kind}" if _VIDEO_TRACK.search(head) or not _SOUND_TRACK.search(head) else f"audio/{kind}"
+
+
+def _boxes(data: bytes) -> str | None:
+    """MP4 and its family; pictures are kept in the same container and are looked for before."""
+    name, brand = data[4:8], data[8:12]
+    if name == b"ftyp":
+        if brand in _FTYP:
+            return _FTYP[brand]
+        medium = "audio" if _HAS_SOUND.search(data) and not _HAS_VIDEO.search(data) else "video"
+        return f"{medium}/3gpp" if brand.startswith((b"3gp", b"3g2")) else f"{medium}/mp4"
+    size = int.from_bytes(data[:4], "big")
+    is_quicktime = name in _QUICKTIME and size >= 8 and (b"moov" in data or b"mdat" in data)
+    return "video/quicktime" if is_quicktime else None
+
+
+def _frames(data: bytes) -> str | None:
+    """Formats without a beginning of their own: several frames in a row tell them."""
+    start = 0
+    if data.startswith(b"ID3") and len(data) > 10 and data[3] in (2, 3, 4):
+        start = 10 + ((data[6] & 0x7F) << 21 | (data[7] & 0x7F) << 14 | (data[8] & 0x7F) << 7 | data[9] & 0x7F)
+        if data[5] & 0x10:
+            start += 10
+        return "audio/aac" if _in_a_row(data, start, _adts_length) else "audio/mpeg"
+    if _in_a_row(data, start, _mp3_length):
+        return "audio/mpeg"
+    if _in_a_row(data, start, _adts_length):
+        return "audio/aac"
+    if len(data) > 3 * 188 and all(data[n * 188] == 0x47 for n in range(min(5, len(data) // 188))):
+        return "video/mp2t"
+    return None
+
+
+def _in_a_row(data: bytes, position: int, length: Any) -> bool:
+    for number in range(3):
+        size = length(data[position : position + 7])
+        if size < 1:
+            # A recording may be that short.
+            return number > 0 and position == len(data)
+        position += size
+    return position <= len(data) + 7
+
+
+def _mp3_length(header: bytes) -> int:
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return 0
+    version, layer = header[1] >> 3 & 3, header[1] >> 1 & 3
+    rate, hertz = header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or layer == 0 or rate in (0, 15) or hertz == 3:
+        return 0
+    kbps = _MP3_KBPS[(3 if version == 3 else 2, layer if version == 3 or layer == 3 else 2)][rate]
+    frequency, padding = _MP3_HERTZ[version][hertz], header[2] >> 1 & 1
+    if layer == 3:
+        return int((12_000 * kbps // frequency + padding) * 4)
+    return int((144_000 if version == 3 or layer == 2 else 72_000) * kbps // frequency + padding)
+
+
+def _adts_length(header: bytes) -> int:
+    if len(header) < 7 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
+        return 0
+    length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
+    return length if length > 7 else 0
+
+
+def decoded(source: BinaryIO, max_samples: int) -> Iterator[bytes]:
+    """The first sound track as 16-bit samples of one channel, a little more than `max_samples` where there are more.
+
+    Nothing at all when there is no sound track. Raises RejectedFile when nothing of it can be decoded.
+    """
+    try:
+        with av.open(source, mode="r", metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                return
+            given = 0
+            for piece in _resampled(container):
+                given += len(piece) // 2
+                yield piece
+                if given > max_samples:
+                    return
+    except (av.error.FFmpegError, IndexError, ValueError, EOFError) as error:
+        raise RejectedFile(f"it is damaged: its sound cannot be decoded ({type(error).__name__})") from error
+    if not given:
+        raise RejectedFile("it is damaged: its sound cannot be decoded")
+
+
+def _resampled(container: Any) -> Iterator[bytes]:
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLES_A_SECOND)
+    for frame in _sane(container):
+        frame.pts = None  # gaps and jumps in time are no matter here
+        for made in resampler.resample(frame):
+            yield _bytes(made)
+    for made in resampler.resample(None):
+        yield _bytes(made)
+
+
+def _sane(container: Any) -> Iterator[Any]:
+    """The frames that can be decoded: damage in the middle costs what is damaged."""
+    broken = 0
+    stream = container.streams.audio[0]
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+            frames = packet.decode()
+        except StopIteration:
+            return
+        except av.error.FFmpegError:
+            broken += 1
+            if broken > _MAX_BROKEN:
+                return
+            continue
+        if frames:
+            broken = 0
+        yield from frames
+
+
+def _bytes(frame: Any) -> bytes:
+    return bytes(frame.to_ndarray().astype("<i2").tobytes())

@@ -1,0 +1,178 @@
+"""Recordings of every kind: known by their content, decoded in a guarded child, never more than asked for."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memory.adapters.documents import PIECE_SECONDS, GuardedReader
+from memory.adapters.guard import Limits
+from memory.errors import RejectedFile
+from memory.ports import SAMPLES_A_SECOND, Samples
+from tests import speech
+from tests.memory.adapters.conftest import Read
+
+TYPES = {
+    "wav": "audio/wav",
+    "mp3": "audio/mpeg",
+    "m4a": "audio/mp4",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+    "flac": "audio/flac",
+    "webm": "audio/webm",
+    "mp4": "audio/mp4",
+    "mov": "video/quicktime",
+    "aac": "audio/aac",
+    "3gp": "audio/3gpp",
+    "amr": "audio/amr",
+    "aiff": "audio/aiff",
+    "mka": "audio/x-matroska",
+}
+
+Hear = Callable[..., tuple[float, bool, list[Samples]] | None]
+
+
+@pytest.fixture
+def hear(reader: GuardedReader, tmp_path: Path) -> Hear:
+    """Length, whether that is all, and pieces of what is on a recording; None where nothing is."""
+
+    def heard(data: bytes, *, max_seconds: int = 600) -> tuple[float, bool, list[Samples]] | None:
+        path = tmp_path / "stored"
+        path.write_bytes(data)
+        with reader.sound(path, max_seconds=max_seconds) as sound:
+            return None if sound is None else (sound.seconds, sound.is_whole, list(sound.pieces))
+
+    return heard
+
+
+@pytest.mark.parametrize("kind", speech.KINDS)
+def test_every_kind_is_known_under_a_wrong_name_and_decoded(read: Read, hear: Hear, kind: str) -> None:
+    data = speech.recording(kind, speech.voice(3))
+    document = read("notes.txt", data)
+    assert (document.content_type, document.awaits, document.blocks) == (TYPES[kind], "transcript", [])
+    heard = hear(data)
+    assert heard is not None
+    seconds, is_whole, pieces = heard
+    assert seconds == pytest.approx(3, abs=0.1)
+    assert is_whole
+    samples = np.concatenate(pieces)
+    assert len(samples) == round(seconds * SAMPLES_A_SECOND)
+    # The voice came through: about as loud as it was.
+    assert 0.5 < samples.std() / speech.voice(3).std() < 2
+
+
+@pytest.mark.parametrize("kind", speech.WITH_PICTURES)
+def test_of_a_film_the_sound_is_heard(read: Read, hear: Hear, kind: str) -> None:
+    data = speech.recording(kind, speech.voice(3), pictures=True)
+    assert read("film", data).content_type == ("video/quicktime" if kind == "mov" else f"video/{kind}")
+    heard = hear(data)
+    assert heard is not None
+    assert heard[0] == pytest.approx(3, abs=0.1)
+
+
+def test_a_silent_film_has_no_sound(hear: Hear) -> None:
+    assert hear(speech.silent_film()) is None
+
+
+def test_an_mp3_is_known_with_and_without_a_tag(read: Read) -> None:
+    tagged = speech.recording("mp3", speech.voice(2))
+    assert tagged.startswith(b"ID3")
+    bare = tagged[tagged.index(b"\xff\xf3") :]
+    assert read("a", bare).content_type == "audio/mpeg"
+
+
+@pytest.mark.parametrize("text", ["ID3 tags explained", "OggSome text", "RIFF raff", "fLaC is a format", "#!AMR"])
+def test_a_text_that_begins_like_a_recording_is_a_text(read: Read, text: str) -> None:
+    document = read("note.txt", text.encode())
+    assert (document.awaits, document.blocks[0].text) == (None, text)
+
+
+def test_utf_16_is_no_recording(read: Read) -> None:
+    document = read("note.txt", ("Grüße aus dem Süden. " * 50).encode("utf-16"))
+    assert document.awaits is None
+    assert "Grüße" in document.blocks[0].text
+
+
+def test_long_recordings_come_in_pieces_that_end_where_it_is_quiet(hear: Hear) -> None:
+    voice = np.tile(speech.voice(10), PIECE_SECONDS // 10 + 3)
+    pause = (PIECE_SECONDS - 10) * SAMPLES_A_SECOND
+    voice[pause : pause + SAMPLES_A_SECOND] = 0
+    heard = hear(speech.recording("wav", voice))
+    assert heard is not None
+    first, second = heard[2]
+    assert pause <= len(first) <= pause + SAMPLES_A_SECOND
+    assert np.array_equal(np.concatenate([first, second]), voice)
+
+
+@pytest.fixture(scope="module")
+def three_hours() -> bytes:
+    """Of silence."""
+    return speech.recording("flac", speech.silence(3 * 3600))
+
+
+def test_no_more_is_decoded_than_asked_for(hear: Hear, three_hours: bytes) -> None:
+    heard = hear(three_hours, max_seconds=600)
+    assert heard is not None
+    assert heard[:2] == (600.0, False)
+    assert sum(map(len, heard[2])) == 600 * SAMPLES_A_SECOND
+
+
+def test_hours_of_silence_in_a_small_file_stay_within_the_limits(tmp_path: Path, three_hours: bytes) -> None:
+    path = tmp_path / "stored"
+    path.write_bytes(three_hours)
+    assert path.stat().st_size < 3_000_000
+    reader = GuardedReader(ocr_engine="off", limits=Limits(memory_bytes=128 * 1024**2))
+    try:
+        with reader.sound(path, max_seconds=4 * 3600) as sound:
+            assert sound is not None
+            assert sound.seconds == 3 * 3600
+    finally:
+        reader.close()
+
+
+def test_damage_in_the_middle_costs_what_is_damaged(hear: Hear) -> None:
+    data = speech.recording("mp3", speech.voice(8))
+    heard = hear(data[:8_000] + bytes(3_000) + data[11_000:])
+    assert heard is not None
+    assert 5 < heard[0] < 8
+
+
+@pytest.mark.parametrize("kind", ["wav", "mp3", "flac", "ogg"])
+def test_what_is_left_of_a_recording_that_was_cut_off_is_heard(hear: Hear, kind: str) -> None:
+    data = speech.recording(kind, speech.voice(8))
+    heard = hear(data[: len(data) // 2])
+    assert heard is not None
+    assert 1.5 < heard[0] < 6
+
+
+def test_a_length_that_is_claimed_is_not_believed(hear: Hear) -> None:
+    data = bytearray(speech.recording("wav", speech.voice(2)))
+    start = data.index(b"data") + 4
+    data[start : start + 4] = b"\xff\xff\xff\xff"
+    heard = hear(bytes(data))
+    assert heard is not None
+    assert heard[0] == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"fLaC\0\0\0\x22",
+        b"OggS\0",
+        b"ID3\x04\0\0\0\0\0\0",
+        b"\x1aE\xdf\xa3",
+        b"RIFF\0\0\0\0WAVE",
+        b"\0\0\0\x20ftypM4A ",
+    ],
+)
+def test_what_only_looks_like_a_recording_is_rejected(hear: Hear, start: bytes) -> None:
+    with pytest.raises(RejectedFile, match="damaged"):
+        hear(start + os.urandom(1 << 18))
+
+
+def test_a_film_whose_index_is_missing_is_rejected(hear: Hear) -> None:
+    data = speech.recording("mp4", speech.voice(8))
+    with pytest.raises(RejectedFile, match="damaged"):
+        hear(data[: len(data) // 2])
