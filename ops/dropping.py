@@ -4,7 +4,7 @@ import hashlib
 import queue
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,10 +23,7 @@ _GROUP_FILES = 32
 _GROUP_BYTES = 8 * 1024 * 1024
 _REQUESTS_AT_ONCE = 4
 _GROUPS_WAITING = 4
-_WAIT_SECONDS = 20
 _PAUSE_SECONDS = 0.5
-_UNDER_WAY = ("queued", "processing")
-_WELL = ("done", "duplicate")
 
 
 @dataclass(frozen=True)
@@ -204,37 +201,50 @@ class _Drop:
 
     def watch(self) -> None:
         """Returns when every file that was taken in has ended, now or by an earlier drop that was broken off."""
-        for batch in list(self._batches.values()):
-            while not self._ended(batch):
-                pass
+        open_ones = deque(self._batches.values())
+        while open_ones:
+            # In turn: they are worked on side by side, and the bar is to move with each of them.
+            batch = open_ones.popleft()
+            if not self._has_ended(batch):
+                open_ones.append(batch)
         self._show_reading()
 
-    def _ended(self, batch: _Batch) -> bool:
+    def _has_ended(self, batch: _Batch) -> bool:
         asked_at = time.monotonic()
+        path = f"/v1/memory/ingest/batch/{batch.id}"
         try:
-            progress = self._client.get(f"/v1/memory/ingest/batch/{batch.id}?wait={_WAIT_SECONDS}")
+            counts = self._client.get(f"{path}?limit=0&wait={_PAUSE_SECONDS}")
+            if counts["complete"]:
+                self._end(batch, counts, self._client.get(f"{path}?status=failed")["files"])
         except NotFound:
             # Batches are kept for some days; a laptop may sleep longer.
-            self._fail([("a batch", f"{batch.id} is no longer known: drop again to see what is missing")])
+            self._fail([(f"batch {batch.id}", "no longer known: drop again to see what is missing")])
             return True
-        files = [file for file in progress["files"] if batch.names is None or _name(file) in batch.names]
-        batch.total, batch.ended = len(files), sum(file["status"] not in _UNDER_WAY for file in files)
+        if counts["complete"]:
+            return True
+        if batch.names is None:
+            batch.total, batch.ended = counts["total"], counts["done"] + counts["failed"]
         self._show_reading()
-        if not progress["complete"]:
-            time.sleep(max(0.0, asked_at + _PAUSE_SECONDS - time.monotonic()))
-            return False
-        failed = [(_name(file), file["error"] or file["status"]) for file in files if file["status"] not in _WELL]
+        time.sleep(max(0.0, asked_at + _PAUSE_SECONDS - time.monotonic()))
+        return False
+
+    def _end(self, batch: _Batch, counts: dict[str, Any], files: Iterable[dict[str, Any]]) -> None:
+        failed = [
+            (str(file["path"] or file["filename"]), file["error"]) for file in files if file["status"] == "failed"
+        ]
+        if batch.names is not None:
+            failed = [one for one in failed if one[0] in batch.names]
+        else:
+            # An archive becomes a file for each of its members.
+            batch.total = counts["total"]
         self._fail(failed)
-        self.report.done += len(files) - len(failed)
-        return True
+        batch.ended = batch.total
+        self.report.done += batch.total - len(failed)
+        self._show_reading()
 
     def _show_reading(self) -> None:
         batches = self._batches.values()
         self._display.reading(sum(batch.ended for batch in batches), sum(batch.total for batch in batches))
-
-
-def _name(file: dict[str, Any]) -> str:
-    return str(file["path"] or file["filename"])
 
 
 def _groups(files: Iterable[Found]) -> Iterator[list[Found]]:

@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,14 @@ BUCKET = "originals"
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server with one empty bucket; `folder` is where the bucket's objects lie as files."""
+    """A running server with one empty bucket; `folder` is where the bucket's objects lie as files.
+
+    `restart` kills it, leaves it dead for so many seconds, and brings it back at the same address.
+    """
 
     endpoint_url: str
     folder: Path
+    restart: Callable[[float], None] = lambda _seconds: None
 
 
 @contextmanager
@@ -44,14 +48,24 @@ def s3_server(root: Path) -> Iterator[S3Server]:
     sidecar.mkdir()
     address = f"127.0.0.1:{_free_port()}"
     options = f"--access {ACCESS_KEY} --secret {SECRET_KEY} --region {REGION} --port {address} --health /health --quiet"
-    process = subprocess.Popen(
-        [str(program), *options.split(), "posix", "--sidecar", str(sidecar), str(buckets)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [str(program), *options.split(), "posix", "--sidecar", str(sidecar), str(buckets)]
+
+    def started() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    process = started()
+
+    def restart(seconds: float) -> None:
+        nonlocal process
+        process.kill()
+        process.wait(10)
+        time.sleep(seconds)
+        process = started()
+        _wait(f"http://{address}/health", process)
+
     try:
         _wait(f"http://{address}/health", process)
-        yield S3Server(f"http://{address}", buckets / BUCKET)
+        yield S3Server(f"http://{address}", buckets / BUCKET, restart)
     finally:
         process.terminate()
         process.wait(10)

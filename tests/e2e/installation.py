@@ -21,10 +21,11 @@ _START_SECONDS = 240.0
 
 
 class Installation:
-    """`rememberos up` or `demo` as a process; `data` stays when it ends."""
+    """`rememberos up` or `demo` as a process, with these settings; `data` stays when it ends."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
+        self.settings: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self._output = data.with_name(f"{data.name}.out")
         self._family: list[psutil.Process] = []
@@ -35,7 +36,7 @@ class Installation:
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 [str(COMMAND), command, "--data", str(self.data), "--port", "0"],
-                env={**environment, "TEMPORAL_UI_PORT": "0"},
+                env={**environment, "TEMPORAL_UI_PORT": "0", **self.settings},
                 cwd=self.data.parent,
                 stdout=output,
                 stderr=subprocess.STDOUT,
