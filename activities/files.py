@@ -36,6 +36,14 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class Unfinished:
+    """Files to be worked on; `round` counts how often those of the batch that failed were taken up again."""
+
+    round: int
+    portions: list[list[str]]
+
+
+@dataclass(frozen=True)
 class Portion:
     """A few files of one tenant that share an activity because each is small, or a single one."""
 
@@ -63,7 +71,9 @@ class LostFile:
 class Ingesting(Protocol):
     """What this bench needs of the rules of ingesting."""
 
-    def unfinished(self, tenant_id: UUID, batch_id: UUID, limit: int, without: Sequence[UUID]) -> list[list[UUID]]: ...
+    def unfinished(
+        self, tenant_id: UUID, batch_id: UUID, limit: int, without: Sequence[UUID]
+    ) -> tuple[int, list[list[UUID]]]: ...
     def read(self, tenant_id: UUID, file_id: UUID) -> Literal["transcript", "caption"] | None: ...
     def perceive(self, tenant_id: UUID, file_id: UUID, awaited: Literal["transcript", "caption"]) -> None: ...
     def go_without_caption(self, tenant_id: UUID, file_id: UUID) -> None: ...
@@ -78,11 +88,15 @@ class FileActivities:
         self._ingesting = ingesting
 
     @activity.defn
-    def list_unfinished(self, listing: Listing) -> list[list[str]]:
+    def list_unfinished(self, listing: Listing) -> Unfinished:
         """The next files of a batch that are neither done nor failed, in portions of ids."""
-        without = [UUID(file_id) for file_id in listing.without]
-        portions = self._ingesting.unfinished(UUID(listing.tenant_id), UUID(listing.batch_id), FILES_A_LISTING, without)
-        return [[str(file_id) for file_id in portion] for portion in portions]
+        turn, portions = self._ingesting.unfinished(
+            UUID(listing.tenant_id),
+            UUID(listing.batch_id),
+            FILES_A_LISTING,
+            [UUID(file_id) for file_id in listing.without],
+        )
+        return Unfinished(turn, [[str(file_id) for file_id in portion] for portion in portions])
 
     @activity.defn
     def read_files(self, portion: Portion) -> Awaiting:

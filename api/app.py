@@ -8,7 +8,21 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from api import account, collections, curation, drop, errors, forms, grants, keys, limits, memories, public, search
+from api import (
+    account,
+    batches,
+    collections,
+    curation,
+    drop,
+    errors,
+    forms,
+    grants,
+    keys,
+    limits,
+    memories,
+    public,
+    search,
+)
 from api.document import DescribedApi
 from api.idempotency import REPLAYED
 from api.middleware import Failures, RequestLog
@@ -53,7 +67,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     )
     app.state.limiter = limiter
     app.state.room_for_forms = forms.Room(settings.rememberos_data / "arriving")
-    for part in (collections, memories, search, drop, curation, keys, grants, account, public):
+    for part in (collections, memories, search, drop, batches, curation, keys, grants, account, public):
         app.include_router(part.router)
     public.mount_explorer(app, api_url=settings.api_url)
     return app

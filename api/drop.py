@@ -6,18 +6,17 @@ from uuid import UUID
 
 import anyio.from_thread
 from fastapi import Depends, File, Form, Query, Request, Response, UploadFile
-from pydantic import BeforeValidator, Field, Json, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic import Json, TypeAdapter, ValidationError, WithJsonSchema
 
-from api.auth import Reader, Writer
-from api.deps import Collection, Id, Services
+from api.auth import Writer
+from api.deps import Collection, Services
 from api.forms import REFUSALS, TakenUpload
 from api.idempotency import takes_long
 from api.routing import answer
 from api.routing import router as guarded_router
 from api.temporal import WorkflowClient
-from api.waiting import WAIT_SECONDS, wait_until
+from api.waiting import WAIT_SECONDS, Wait, wait_until
 from memory.drop_schemas import (
-    BatchProgress,
     ContentsAsked,
     DropAccepted,
     DropOptions,
@@ -47,19 +46,6 @@ _FORM_FLAG = WithJsonSchema(
 _metadata = TypeAdapter(Json[Metadata])
 
 
-def _seconds(value: object) -> object:
-    words = {"true": WAIT_SECONDS, "false": 0.0}
-    return words.get(value.strip().lower(), value) if isinstance(value, str) else value
-
-
-_Wait = Annotated[
-    float,
-    Field(ge=0, le=WAIT_SECONDS),
-    BeforeValidator(_seconds),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": WAIT_SECONDS}, {"type": "boolean"}]}),
-]
-
-
 async def _uploads(
     files: Annotated[
         list[UploadFile],
@@ -83,12 +69,22 @@ async def _options(
     metadata: Annotated[
         str, Form(description="a JSON object", json_schema_extra={"contentMediaType": "application/json"})
     ] = "{}",
+    force_in_query: Annotated[bool, Query(alias="force")] = False,
+    force_in_form: Annotated[
+        bool, Form(alias="force", description="store what is there already once more"), _FORM_FLAG
+    ] = False,
 ) -> DropOptions:
     try:
         parsed = _metadata.validate_python(metadata)
     except ValidationError as error:
         raise Invalid(f"metadata: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
-    return DropOptions(container_tag=container_tag, category=category, importance=importance, metadata=parsed)
+    return DropOptions(
+        container_tag=container_tag,
+        category=category,
+        importance=importance,
+        metadata=parsed,
+        force=force_in_query or force_in_form,
+    )
 
 
 async def _patience(
@@ -96,8 +92,8 @@ async def _patience(
     in_form: Annotated[
         bool, Form(alias="async_ingest", description="answer at once, work in the background"), _FORM_FLAG
     ] = False,
-    wait_in_query: Annotated[_Wait, Query(alias="wait")] = WAIT_SECONDS,
-    wait_in_form: Annotated[_Wait, Form(alias="wait", description="seconds to wait for the outcome")] = WAIT_SECONDS,
+    wait_in_query: Annotated[Wait, Query(alias="wait")] = WAIT_SECONDS,
+    wait_in_form: Annotated[Wait, Form(alias="wait", description="seconds to wait for the outcome")] = WAIT_SECONDS,
 ) -> float | None:
     """How many seconds the caller waits for the outcome; None for not at all."""
     return None if in_query or in_form else min(wait_in_query, wait_in_form)
@@ -106,7 +102,7 @@ async def _patience(
 def _once_more(request: Request, caller: Caller, resource: str) -> Response:
     """The answer of a drop from its batch, which remembers all but the files that were not taken in."""
     services: House = request.app.state.services
-    batch = services.batches.progress(caller, UUID(resource.removeprefix("batch ")))
+    batch = services.batches.counts(caller, UUID(resource.removeprefix("batch ")))
     if not batch.complete:
         return answer(DropAccepted(batch_id=batch.batch_id, queued=batch.pending, failed=batch.failed, errors=[]), 202)
     return answer(services.batches.results(caller, batch.batch_id), 201)
@@ -131,7 +127,9 @@ def drop(
 ) -> Response:
     """Makes memories of files. Waits for the outcome, up to 55 s, unless `async_ingest` is set.
 
-    A file over 10 MB, or one that cannot be read, fails alone and is named with its reason.
+    A file over 10 MB, or one that cannot be read, fails alone and is named with its reason. One whose bytes are there
+    already, in this collection under this tag, is a `duplicate` and answered with the memories that are there; `force`
+    stores it again.
     """
     opened = services.drops.open_with(caller, collection, uploads, options)
     ended = _carry_out(services, request.app.state.workflows, caller, opened, patience)
@@ -150,12 +148,6 @@ def missing(caller: Writer, services: Services, collection: Collection, asked: C
     What failed counts as missing.
     """
     return answer(services.drops.missing(caller, collection, asked))
-
-
-@router.get("/v1/memory/ingest/batch/{batch_id}", response_model=BatchProgress)
-def batch_progress(caller: Reader, services: Services, batch_id: Id) -> Response:
-    """How far a drop is, and what came of each of its files."""
-    return answer(services.batches.progress(caller, batch_id))
 
 
 def _carry_out(

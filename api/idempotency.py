@@ -26,6 +26,8 @@ HEEDLESS = {
     "/v1/memory/collections/{collection}/drop/missing": "changes nothing",
     "/v1/memory/collections/{collection}/dedup": "creates nothing, and what it did is not there to be done again",
     "/v1/memory/collections/{collection}/archive-stale": "creates nothing; what is archived is not archived again",
+    "/v1/memory/ingest/batch/{batch_id}/retry": "creates nothing; what is queued again has no longer failed",
+    "/v1/memory/ingest/batch/{batch_id}/cancel": "creates nothing; what is cancelled is not cancelled again",
 }
 
 _KEPT_HEADERS = ("content-type", "etag", "x-total-count")

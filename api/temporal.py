@@ -28,13 +28,14 @@ class WorkflowClient:
         self._namespace = namespace
         self._client: Client | None = None
 
-    async def start_drop(self, tenant_id: str, batch_id: str) -> bool:
+    async def start_drop(self, tenant_id: str, batch_id: str, anew: bool = False) -> bool:
         """Starts the drop of a committed batch, or finds it running.
 
-        False when Temporal does not take it in time: the batch stays queued and the sweep starts it.
+        `anew` puts a run in place of one that has nothing left to do but to end. False when Temporal does not take it
+        in time: the batch stays queued and the sweep starts it.
         """
         try:
-            await asyncio.wait_for(self._start_drop(tenant_id, batch_id), START_SECONDS)
+            await asyncio.wait_for(self._start_drop(tenant_id, batch_id, anew), START_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever it is, the batch is safe in its row
             log.warning("drop not started; the sweep will", batch_id=batch_id, error=type(error).__name__)
             return False
@@ -62,14 +63,16 @@ class WorkflowClient:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         )
 
-    async def _start_drop(self, tenant_id: str, batch_id: str) -> None:
+    async def _start_drop(self, tenant_id: str, batch_id: str, anew: bool) -> None:
         client = await self._connected()
         await client.start_workflow(
             DropWorkflow.run,
             Batch(tenant_id, batch_id),
             id=workflow_id(batch_id),
             task_queue=TASK_QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_conflict_policy=(
+                WorkflowIDConflictPolicy.TERMINATE_EXISTING if anew else WorkflowIDConflictPolicy.USE_EXISTING
+            ),
         )
 
     async def _connected(self) -> Client:

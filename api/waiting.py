@@ -3,12 +3,29 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 WAIT_SECONDS = 55.0
 # Each who waits holds a thread, of which the API has 200 for everybody; one more is told to ask again later.
 _waiting = threading.BoundedSemaphore(100)
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
+
+
+def _seconds(value: object) -> object:
+    words = {"true": WAIT_SECONDS, "false": 0.0}
+    return words.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
+# How long a caller wants to wait: seconds, or a word for all or nothing.
+Wait = Annotated[
+    float,
+    Field(ge=0, le=WAIT_SECONDS),
+    BeforeValidator(_seconds),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": WAIT_SECONDS}, {"type": "boolean"}]}),
+]
 
 
 def wait_until(has_ended: Callable[[], bool], patience_seconds: float = WAIT_SECONDS) -> bool:

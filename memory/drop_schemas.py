@@ -18,7 +18,7 @@ class FileRefused(BaseModel):
 
 
 class DropOptions(BaseModel):
-    """What every memory of one drop gets besides its text."""
+    """What every memory of one drop gets besides its text; with `force` also of files that are there already."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,6 +26,7 @@ class DropOptions(BaseModel):
     category: Category = "other"
     importance: Importance = 0.7
     metadata: Metadata = Field(default_factory=dict)
+    force: bool = False
 
 
 class DropResult(BaseModel):
@@ -80,25 +81,52 @@ class MissingContents(BaseModel):
     pending: list[PendingContent]
 
 
+FileStatus = Literal["queued", "processing", "done", "duplicate", "failed"]
+
+
 class BatchFile(BaseModel):
     """`path` is where it lay, when it was dropped with its folders."""
 
     filename: str
     path: str | None
-    status: Literal["queued", "processing", "done", "failed"]
+    status: FileStatus
     memory_ids: list[UUID]
     chunks: int
     note: str | None
     error: str | None
 
 
-class BatchProgress(BaseModel):
+class BatchCounts(BaseModel):
+    """How far a batch is. `done` counts duplicates too: their memories are there."""
+
     batch_id: UUID
     collection: str
     total: int
     done: int
     failed: int
+    duplicates: int
     pending: int
     complete: bool
     created_at: Timestamp
+
+
+class BatchProgress(BatchCounts):
+    """The same with what came of each file."""
+
     files: list[BatchFile]
+
+
+class BatchRetried(BaseModel):
+    """How many files that had failed are queued again; none when nothing had failed."""
+
+    batch_id: UUID
+    queued: int
+
+
+class BatchCancelled(BaseModel):
+    """How many files were ended that had not begun, and how many are still worked on."""
+
+    batch_id: UUID
+    cancelled: int
+    pending: int
+    complete: bool

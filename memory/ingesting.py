@@ -8,6 +8,7 @@ from typing import Literal
 from uuid import UUID, uuid4
 
 from memory.chunking import Chunk, chunk
+from memory.collections import remove_objects
 from memory.documents import Documents
 from memory.embedding import Embedding
 from memory.errors import Misconfigured, RejectedFile
@@ -53,12 +54,15 @@ class Ingesting:
         self._documents = Documents(objects)
         self._perceiving = Perceiving(database, self._documents, senses)
 
-    def unfinished(self, tenant_id: UUID, batch_id: UUID, limit: int, without: Sequence[UUID] = ()) -> list[list[UUID]]:
+    def unfinished(
+        self, tenant_id: UUID, batch_id: UUID, limit: int, without: Sequence[UUID] = ()
+    ) -> tuple[int, list[list[UUID]]]:
         """The next files that are neither done nor failed, in portions that are worked on together; `without` some that
-        are being worked on already.
+        are being worked on already. Before them stands how often failed files of the batch were taken up again.
         """
         with self._database.transaction(tenant_id) as session:
-            return _portions(ingesting.unfinished(session, batch_id, limit, without))
+            found = ingesting.unfinished(session, batch_id, limit, without)
+        return found.round, _portions(found.files)
 
     def read(self, tenant_id: UUID, file_id: UUID) -> Literal["transcript", "caption"] | None:
         """Makes a document of the original and keeps it as an object; a file that has ended is left alone.
@@ -68,7 +72,10 @@ class Ingesting:
         """
         with self._database.transaction(tenant_id) as session:
             claimed = ingesting.claim(session, file_id)
-        if claimed is None:
+            twin = None if claimed is None or claimed.force else ingesting.stored_twin(session, file_id)
+            gone = [] if twin is None else ingesting.end_as_duplicate(session, file_id, twin)
+        remove_objects(self._objects, gone)
+        if claimed is None or twin is not None:
             return None
         if claimed.collection_id is None:
             self._fail_without_collection(tenant_id, file_id)
@@ -158,14 +165,24 @@ class Ingesting:
             self._statistics.changed(tenant_id, collection_id)
 
     def _insert(self, tenant_id: UUID, collection_id: UUID, ready: "_Prepared", vectors: Sequence[Vectors]) -> bool:
-        """Memories and the end of the file in one transaction; False when the collection is gone."""
+        """Memories and the end of the file in one transaction; False when the collection is gone.
+
+        Of files with the same content the first one to come here is stored, the others are its duplicates.
+        """
         file = ready.file
         model_id = self._embedding.model_id
+        duplicate: list[str] = []
         with self._database.transaction(tenant_id) as session:
             # The collection before the file: its deletion takes locks in this order too.
             if not collections.keep(session, collection_id):
                 return False
-            if ingesting.hold_pending(session, file.id):
+            twin = None
+            if not file.options.force:
+                ingesting.hold_content(session, file)
+                twin = ingesting.stored_twin(session, file.id)
+            if twin is not None:
+                duplicate = ingesting.end_as_duplicate(session, file.id, twin)
+            elif ingesting.hold_pending(session, file.id):
                 memories.insert(
                     session,
                     tenant_id,
@@ -183,6 +200,7 @@ class Ingesting:
                     note=ready.document.note,
                 )
                 changes.raise_versions(session, tenant_id, [collection_id])
+        remove_objects(self._objects, duplicate)
         return True
 
     def _fail_without_collection(self, tenant_id: UUID, file_id: UUID) -> None:

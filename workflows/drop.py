@@ -6,7 +6,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from activities.files import Awaiting, Batch, FileActivities, GivenUp, Listing, LostFile, Portion
+    from activities.files import Awaiting, Batch, FileActivities, GivenUp, Listing, LostFile, Portion, Unfinished
     from activities.heartbeats import WORKER_LOST
     from memory.errors import Misconfigured
     from workflows.policies import CAPTION, DATABASE, EMBED, READ_FILE, TRANSCRIBE
@@ -33,14 +33,18 @@ class DropWorkflow:
 
     @workflow.run
     async def run(self, batch: Batch) -> None:
-        listed: set[str] = set()
+        listed: set[tuple[int, str]] = set()
         for _ in range(LISTINGS_A_RUN):
-            portions = await self._list(batch)
-            files = {file_id for portion in portions for file_id in portion}
+            unfinished = await self._list(batch)
+            portions = unfinished.portions
+            # A file that failed and is taken up again is in another round.
+            files = {(unfinished.round, file_id) for portion in portions for file_id in portion}
             if files & listed:
                 # Better a failed run, which the sweep starts again later, than one that turns in circles.
                 raise ApplicationError("a file is unfinished after its processing", non_retryable=True)
             listed |= files
+            for _, file_id in files:
+                self._perceived.pop(file_id, None)
             slots = asyncio.Semaphore(PORTIONS_AT_ONCE)
             await asyncio.gather(*(self._ingest(Portion(batch.tenant_id, ids), slots) for ids in portions))
             if not portions:
@@ -52,7 +56,7 @@ class DropWorkflow:
         await asyncio.gather(*self._perceived.values())
         workflow.continue_as_new(batch)
 
-    async def _list(self, batch: Batch) -> list[list[str]]:
+    async def _list(self, batch: Batch) -> Unfinished:
         without = [file_id for file_id, task in self._perceived.items() if not task.done()]
         listing = Listing(batch.tenant_id, batch.batch_id, without)
         return await workflow.execute_activity_method(FileActivities.list_unfinished, listing, **DATABASE)

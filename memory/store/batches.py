@@ -1,22 +1,39 @@
-"""Batches as a whole: how far their files are, what came of each, which lie untouched."""
+"""Batches as a whole: how far their files are, what came of each, which are taken up again, cancelled or untouched."""
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel import Session
 
-from memory.drop_schemas import BatchFile, BatchProgress, DropResult
+from memory.drop_schemas import BatchCounts, BatchFile, DropResult, FileStatus
 
 # A file is one of these until it has ended.
 PENDING = "('queued', 'processing')"
+CANCELLED = "cancelled"
 
-# The memories of a file in the order of its chunks.
-_MEMORY_IDS = """
-    array(select m.id from memory_files mf join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
-          where mf.tenant_id = f.tenant_id and mf.file_id = f.id order by m.position, m.id) as memory_ids
+# The memories of a file; of a duplicate those that the same bytes brought before, for who may know of them.
+_MEMORIES = """
+    from memory_files mf join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
+    where mf.tenant_id = f.tenant_id and mf.file_id = coalesce(f.duplicate_of, f.id)
+      and (f.duplicate_of is null or (:shows_duplicates and m.collection_id = b.collection_id))
 """
+_MEMORY_IDS = f"array(select m.id {_MEMORIES} order by m.position, m.id) as memory_ids"
+# How many pieces the file was cut into; a duplicate has those of the file that came before it.
+_CHUNKS = """
+    case f.status when 'duplicate'
+        then coalesce((select o.chunks from files o where o.tenant_id = f.tenant_id and o.id = f.duplicate_of), 0)
+        else f.chunks end as chunks
+"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How far a batch is; `collection_id` is None when its collection is gone, or was never made."""
+
+    collection_id: UUID | None
+    counts: BatchCounts
 
 
 def count_pending(session: Session, batch_id: UUID) -> int:
@@ -26,8 +43,14 @@ def count_pending(session: Session, batch_id: UUID) -> int:
     return counted
 
 
+def hold(session: Session, batch_id: UUID) -> None:
+    """Locks the batch, so that it is not completed while its files change, until the transaction ends."""
+    session.execute(text("select id from batches where id = :id for update"), {"id": batch_id})
+
+
 def close(session: Session, batch_id: UUID) -> bool:
     """Completes a batch of which nothing is pending; false while something is. An unknown one counts as complete."""
+    hold(session, batch_id)
     if count_pending(session, batch_id):
         return False
     session.execute(
@@ -35,6 +58,54 @@ def close(session: Session, batch_id: UUID) -> bool:
         {"id": batch_id},
     )
     return True
+
+
+def take_up_again(session: Session, batch_id: UUID) -> int:
+    """Queues the files that failed and whose object is still there, and opens the batch; how many there were."""
+    queued = session.execute(
+        text(
+            """
+            update files set status = 'queued', error = null, updated_at = now()
+            where batch_id = :id and status = 'failed' and key is not null returning id
+            """
+        ),
+        {"id": batch_id},
+    )
+    count = len(queued.all())
+    if count:
+        session.execute(
+            text(
+                """
+                update batches set completed_at = null, cancelled_at = null, round = round + 1, touched_at = now()
+                where id = :id
+                """
+            ),
+            {"id": batch_id},
+        )
+    return count
+
+
+def cancel(session: Session, batch_id: UUID) -> int:
+    """Ends the queued files of a held batch, and those that are still to be queued; how many there were.
+
+    One that is being claimed at this very moment has begun.
+    """
+    session.execute(
+        text("update batches set cancelled_at = now() where id = :id and completed_at is null"), {"id": batch_id}
+    )
+    ended = session.execute(
+        text(
+            """
+            update files set status = 'failed', error = :reason, updated_at = now()
+            from (
+                select tenant_id, id from files where batch_id = :id and status = 'queued' for update skip locked
+            ) as waiting
+            where files.tenant_id = waiting.tenant_id and files.id = waiting.id returning files.id
+            """
+        ),
+        {"id": batch_id, "reason": CANCELLED},
+    )
+    return len(ended.all())
 
 
 def stalled(session: Session, untouched_since: datetime, most: int) -> list[tuple[UUID, UUID]]:
@@ -46,65 +117,75 @@ def stalled(session: Session, untouched_since: datetime, most: int) -> list[tupl
     return [(row.tenant_id, row.batch_id) for row in rows]
 
 
-def collection_of(session: Session, batch_id: UUID) -> UUID | None:
-    """The collection that a batch fills; None when it is gone, or the batch is unknown."""
-    found: UUID | None = session.execute(
-        text("select collection_id from batches where id = :id"), {"id": batch_id}
-    ).scalar_one_or_none()
-    return found
-
-
-def progress(session: Session, batch_id: UUID) -> BatchProgress | None:
-    batch = session.execute(
-        text("select collection, created_at from batches where id = :id"), {"id": batch_id}
-    ).one_or_none()
-    if batch is None:
-        return None
-    rows = session.execute(
+def find(session: Session, batch_id: UUID) -> Batch | None:
+    row = session.execute(
         text(
             f"""
-            select f.filename, f.path, f.status, f.chunks, f.note, f.error, {_MEMORY_IDS}
-            from files f where f.batch_id = :batch_id order by f.ordinal, f.id
+            select b.collection_id, b.collection, b.created_at,
+                   count(f.id) as total,
+                   count(f.id) filter (where f.status in ('done', 'duplicate')) as done,
+                   count(f.id) filter (where f.status = 'failed') as failed,
+                   count(f.id) filter (where f.status = 'duplicate') as duplicates,
+                   count(f.id) filter (where f.status in {PENDING}) as pending
+            from batches b left join files f on f.tenant_id = b.tenant_id and f.batch_id = b.id
+            where b.id = :batch_id group by b.tenant_id, b.id
             """
         ),
         {"batch_id": batch_id},
-    )
-    files = [BatchFile.model_validate(dict(row)) for row in rows.mappings()]
-    done = sum(file.status == "done" for file in files)
-    failed = sum(file.status == "failed" for file in files)
-    waiting = len(files) - done - failed
-    return BatchProgress(
-        batch_id=batch_id,
-        collection=batch.collection,
-        total=len(files),
-        done=done,
-        failed=failed,
-        pending=waiting,
-        complete=waiting == 0,
-        created_at=batch.created_at,
-        files=files,
-    )
-
-
-def results(session: Session, batch_id: UUID, *, preview_characters: int) -> list[DropResult] | None:
-    """What came of each file that has ended; None for an unknown batch."""
-    known = session.execute(text("select id from batches where id = :id"), {"id": batch_id}).one_or_none()
-    if known is None:
+    ).one_or_none()
+    if row is None:
         return None
+    counts = BatchCounts(
+        batch_id=batch_id,
+        collection=row.collection,
+        total=row.total,
+        done=row.done,
+        failed=row.failed,
+        duplicates=row.duplicates,
+        pending=row.pending,
+        complete=row.pending == 0,
+        created_at=row.created_at,
+    )
+    return Batch(row.collection_id, counts)
+
+
+def files(
+    session: Session, batch_id: UUID, *, shows_duplicates: bool, limit: int, offset: int, status: FileStatus | None
+) -> list[BatchFile]:
+    """A page of the batch's files in the order of the drop; of duplicates the memories only with `shows_duplicates`."""
     rows = session.execute(
         text(
             f"""
-            select f.filename, case f.status when 'done' then 'ok' else 'failed' end as status, f.chunks, f.note,
+            select f.filename, f.path, f.status, {_CHUNKS}, f.note, f.error, {_MEMORY_IDS}
+            from files f join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
+            where f.batch_id = :batch_id and f.status = coalesce(:status, f.status)
+            order by f.ordinal, f.id limit :limit offset :offset
+            """
+        ),
+        {
+            "batch_id": batch_id,
+            "shows_duplicates": shows_duplicates,
+            "limit": limit,
+            "offset": offset,
+            "status": status,
+        },
+    )
+    return [BatchFile.model_validate(dict(row)) for row in rows.mappings()]
+
+
+def results(session: Session, batch_id: UUID, *, shows_duplicates: bool, preview_characters: int) -> list[DropResult]:
+    """What came of each file that has ended."""
+    rows = session.execute(
+        text(
+            f"""
+            select f.filename, case f.status when 'done' then 'ok' else f.status end as status, {_CHUNKS}, f.note,
                    f.error, {_MEMORY_IDS},
-                   (select left(m.text, :characters) from memory_files mf
-                    join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
-                    where mf.tenant_id = f.tenant_id and mf.file_id = f.id
-                    order by m.position, m.id limit 1) as preview
-            from files f where f.batch_id = :batch_id and f.status in ('done', 'failed')
+                   (select left(m.text, :characters) {_MEMORIES} order by m.position, m.id limit 1) as preview
+            from files f join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
+            where f.batch_id = :batch_id and f.status not in {PENDING}
             order by f.ordinal, f.id
             """
         ),
-        {"batch_id": batch_id, "characters": preview_characters},
+        {"batch_id": batch_id, "shows_duplicates": shows_duplicates, "characters": preview_characters},
     )
-    values: list[dict[str, Any]] = [dict(row) for row in rows.mappings()]
-    return [DropResult.model_validate(value) for value in values]
+    return [DropResult.model_validate(dict(row)) for row in rows.mappings()]

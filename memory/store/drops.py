@@ -40,9 +40,9 @@ def insert_batch(
     connection.exec_driver_sql(
         """
         insert into batches (tenant_id, id, collection_id, collection, container_tag, category, importance, source,
-                             metadata, created_by, created_by_label, completed_at)
+                             metadata, force, created_by, created_by_label, completed_at)
         values (%(tenant)s, %(id)s, %(collection_id)s, %(collection)s, %(container_tag)s, %(category)s, %(importance)s,
-                'drop', %(metadata)s, %(author)s, %(label)s, case when %(empty)s then now() end)
+                'drop', %(metadata)s, %(force)s, %(author)s, %(label)s, case when %(empty)s then now() end)
         """,
         {
             "tenant": tenant_id,

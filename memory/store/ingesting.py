@@ -10,6 +10,7 @@ from sqlmodel import Session
 from memory.drop_schemas import DropOptions
 from memory.schemas import Author
 from memory.store.batches import PENDING
+from memory.store.collections import CURRENT
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class FileToRead:
     size: int
     key: str
     collection_id: UUID | None
+    force: bool
 
 
 @dataclass(frozen=True)
@@ -33,45 +35,75 @@ class FileToStore:
     options: DropOptions
     source: str
     author: Author
+    content: str
 
 
-def unfinished(session: Session, batch_id: UUID, most: int, without: Sequence[UUID] = ()) -> list[tuple[UUID, int]]:
-    """Ids and sizes of files that have not ended, in the order of the drop; the batch counts as touched."""
-    session.execute(text("update batches set touched_at = now() where id = :batch_id"), {"batch_id": batch_id})
+@dataclass(frozen=True)
+class Unfinished:
+    """Ids and sizes of files that have not ended; `round` counts how often those that failed were taken up again."""
+
+    round: int
+    files: list[tuple[UUID, int]]
+
+
+def unfinished(session: Session, batch_id: UUID, most: int, without: Sequence[UUID] = ()) -> Unfinished:
+    """In the order of the drop; the batch counts as touched.
+
+    Of files with the same content the first alone, for it decides whether the others are duplicates; unless one of
+    them has failed.
+    """
+    touched = session.execute(
+        text("update batches set touched_at = now() where id = :batch_id returning round"), {"batch_id": batch_id}
+    ).scalar_one_or_none()
     rows = session.execute(
         text(
             f"""
-            select id, size from files
-            where batch_id = :batch_id and status in {PENDING} and id <> all (cast(:without as uuid[]))
+            select id, size from (
+                select f.id, f.size, f.ordinal, f.sha256, b.force,
+                       row_number() over (partition by f.sha256 order by f.ordinal, f.id) as place
+                from files f join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
+                where f.batch_id = :batch_id and f.status in {PENDING}
+            ) as waiting
+            where id <> all (cast(:without as uuid[])) and (
+                force or place = 1
+                or sha256 in (select sha256 from files where batch_id = :batch_id and status = 'failed')
+            )
             order by ordinal, id limit :most
             """
         ),
         {"batch_id": batch_id, "most": most, "without": list(without)},
     )
-    return [(row.id, row.size) for row in rows]
+    return Unfinished(touched or 0, [(row.id, row.size) for row in rows])
 
 
 def claim(session: Session, file_id: UUID) -> FileToRead | None:
-    """Marks a pending file as being processed; None when it has ended or is unknown."""
+    """Marks a pending file as being processed; None when it has ended or is unknown.
+
+    One that had not begun when its batch was cancelled ends here.
+    """
+    too_late = "b.cancelled_at is not null and f.status = 'queued'"
     row = session.execute(
         text(
             f"""
-            update files f set status = 'processing', updated_at = now()
+            update files f set
+                status = case when {too_late} then 'failed' else 'processing' end,
+                error = case when {too_late} then :cancelled end,
+                updated_at = now()
             from batches b
             where f.id = :file_id and f.status in {PENDING} and b.tenant_id = f.tenant_id and b.id = f.batch_id
-            returning f.batch_id, f.filename, f.size, f.key, b.collection_id
+            returning f.status, f.batch_id, f.filename, f.size, f.key, b.collection_id, b.force
             """
         ),
-        {"file_id": file_id},
+        {"file_id": file_id, "cancelled": CANCELLED},
     ).one_or_none()
-    if row is None:
+    if row is None or row.status == "failed":
         return None
     # Last, and rarely: the files of one batch are claimed side by side and share this row.
     session.execute(
         text("update batches set touched_at = now() where id = :id and touched_at < now() - interval '5 seconds'"),
         {"id": row.batch_id},
     )
-    return FileToRead(row.filename, row.size, row.key, row.collection_id)
+    return FileToRead(row.filename, row.size, row.key, row.collection_id, row.force)
 
 
 def pending(session: Session, file_ids: Sequence[UUID]) -> list[FileToStore]:
@@ -80,7 +112,7 @@ def pending(session: Session, file_ids: Sequence[UUID]) -> list[FileToStore]:
         text(
             f"""
             select f.id, f.filename, f.path, b.collection_id, b.container_tag, b.category, b.importance, b.metadata,
-                   b.source, b.created_by, b.created_by_label
+                   b.force, b.source, b.created_by, b.created_by_label, encode(f.sha256, 'hex') as content
             from files f join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
             where f.id = any (:file_ids) and f.status in {PENDING}
             order by f.ordinal, f.id
@@ -99,9 +131,11 @@ def pending(session: Session, file_ids: Sequence[UUID]) -> list[FileToStore]:
                 category=row.category,
                 importance=row.importance,
                 metadata=row.metadata,
+                force=row.force,
             ),
             row.source,
             Author(id=row.created_by, label=row.created_by_label),
+            row.content,
         )
         for row in rows
     ]
@@ -113,6 +147,50 @@ def hold_pending(session: Session, file_id: UUID) -> bool:
         text(f"select id from files where id = :file_id and status in {PENDING} for update"), {"file_id": file_id}
     )
     return held.one_or_none() is not None
+
+
+def hold_content(session: Session, file: FileToStore) -> None:
+    """Keeps every other file with this content, collection and tag waiting until the transaction ends."""
+    content = f"content {file.collection_id} {file.content} {file.options.container_tag or ''}"
+    session.execute(text("select pg_advisory_xact_lock(hashtextextended(:content, 0))"), {"content": content})
+
+
+def stored_twin(session: Session, file_id: UUID) -> UUID | None:
+    """A file with the same content, of which memories are shown in the same collection under the same tag."""
+    found: UUID | None = session.execute(
+        text(
+            f"""
+            select twin.id
+            from files f
+            join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
+            join files twin on twin.sha256 = f.sha256 and twin.status = 'done' and twin.chunks > 0 and twin.id <> f.id
+            where f.id = :file_id and exists (
+                select from memory_files mf join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
+                where mf.file_id = twin.id and m.collection_id = b.collection_id
+                  and m.container_tag is not distinct from b.container_tag and {CURRENT}
+            )
+            order by twin.created_at, twin.id limit 1
+            """
+        ),
+        {"file_id": file_id},
+    ).scalar_one_or_none()
+    return found
+
+
+def end_as_duplicate(session: Session, file_id: UUID, twin: UUID) -> list[str]:
+    """Ends a pending file, whose content another one brought; the key of its object, to be removed after the commit."""
+    rows = session.execute(
+        text(
+            f"""
+            update files f set status = 'duplicate', duplicate_of = :twin, key = null, error = null, updated_at = now()
+            from files was
+            where f.id = :file_id and f.status in {PENDING} and was.tenant_id = f.tenant_id and was.id = f.id
+            returning was.key
+            """
+        ),
+        {"file_id": file_id, "twin": twin},
+    )
+    return [key for key in rows.scalars() if key is not None]
 
 
 def finish(session: Session, file_id: UUID, *, chunks: int, content_type: str, note: str | None) -> None:

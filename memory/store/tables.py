@@ -225,6 +225,9 @@ class BatchRow(TenantTable, table=True):
     created_at: datetime = Field(sa_type=Time)
     touched_at: datetime = Field(sa_type=Time)
     completed_at: datetime | None = Field(sa_type=Time)
+    force: bool
+    cancelled_at: datetime | None = Field(sa_type=Time)
+    round: int
 
 
 class FileRow(TenantTable, table=True):
@@ -248,6 +251,7 @@ class FileRow(TenantTable, table=True):
     error: str | None
     created_at: datetime = Field(sa_type=Time)
     updated_at: datetime = Field(sa_type=Time)
+    duplicate_of: UUID | None
 
 
 class MemoryFileRow(TenantTable, table=True):

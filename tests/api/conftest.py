@@ -25,7 +25,7 @@ def app(settings: Settings, services: Services) -> FastAPI:
 class NoTemporal:
     """What the front door sees of a Temporal server that is down, without the wait."""
 
-    async def start_drop(self, tenant_id: str, batch_id: str) -> bool:
+    async def start_drop(self, tenant_id: str, batch_id: str, anew: bool = False) -> bool:
         return False
 
     async def start_curation(self, kind: str, tenant_id: str, run_id: str) -> bool:

@@ -13,6 +13,7 @@ from memory.settings import Settings
 ABSENT_ID = "6f1d4a52-0f5e-4c8b-9a3e-0d6c1d2e3f40"
 _COLLECTION = "/v1/memory/collections/{collection}"
 _NAMED = "/v1/memory/collections/{name}"
+_BATCH = "/v1/memory/ingest/batch/{batch_id}"
 _MEMORY = f"{_COLLECTION}/memories/{{memory_id}}"
 
 
@@ -107,7 +108,10 @@ ROWS: dict[tuple[str, str], Row] = {
         changes=True,
     ),
     ("POST", f"{_COLLECTION}/drop/missing"): Row(_writes(200, stranger=200), _json(sha256=["0" * 64])),
-    ("GET", "/v1/memory/ingest/batch/{batch_id}"): Row(_reads(stranger=404)),
+    ("GET", _BATCH): Row(_reads(stranger=404)),
+    ("GET", f"{_BATCH}/events"): Row(_reads(stranger=404)),
+    ("POST", f"{_BATCH}/retry"): Row(_writes(202, stranger=404), changes=True),
+    ("POST", f"{_BATCH}/cancel"): Row(_writes(200, stranger=404), changes=True),
     ("POST", f"{_COLLECTION}/dedup"): Row(_reads(), _json()),
     ("POST", f"{_COLLECTION}/archive-stale"): Row(_reads(), _json()),
     ("GET", "/v1/memory/curation/runs/{run_id}"): Row(Outcomes(*[404] * 6)),

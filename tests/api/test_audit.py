@@ -50,8 +50,11 @@ def names(services: Services, tenant: Tenant) -> dict[str, str]:
     services.grants.put(tenant.caller, "harbour", GrantWanted(agent_key_id=spare.id))
     caller = services.accounts.authenticate(tenant.headers["Authorization"].removeprefix("Bearer "))
     memory = services.memories.create(caller, "harbour", MemoryCreate(text=SECRET))
-    file = IncomingFile("anchor.txt", "text/plain", io.BytesIO(SECRET.encode()))
-    batch = services.drops.open(caller, "harbour", [file], DropOptions())
+    files = [IncomingFile("anchor.txt", "text/plain", io.BytesIO(f"{SECRET} {n}".encode())) for n in range(2)]
+    batch = services.drops.open(caller, "harbour", files, DropOptions())
+    # One that can be taken up again, one that can be cancelled.
+    _, ((failed,), _) = services.ingesting.unfinished(tenant.id, batch.batch_id, 2)
+    services.ingesting.give_up(tenant.id, failed, "no")
     return {
         "memory_id": str(memory.id),
         "batch_id": str(batch.batch_id),

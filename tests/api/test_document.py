@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase
 from schemathesis.config import SchemathesisConfig
 from structlog.testing import capture_logs
 
-from api import drop
+from api import batches, drop, events
 from api.app import create_app
 from memory.agents import KeyCreate
 from memory.schemas import Caller
@@ -139,7 +139,9 @@ def served(app: FastAPI, services: Services) -> Iterator[Served]:
     # The server logs a request after its answer, when nobody may be listening to what a test prints.
     with pytest.MonkeyPatch.context() as patch, capture_logs():
         # Nothing reads the files here, and nobody wants to wait for that.
-        patch.setattr(drop, "wait_until", lambda ended, _patience: ended())
+        for routes in (drop, batches):
+            patch.setattr(routes, "wait_until", lambda ended, _patience: ended())
+        patch.setattr(events, "LASTS_SECONDS", 0.0)
         yield Served(f"http://127.0.0.1:{port}", services, services.accounts.authenticate(made.api_key))
     server.should_exit = True
     thread.join()

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from starlette.testclient import TestClient
 
+from api import events
 from memory.agents import GrantWanted, KeyCreate, NewKey
 from memory.drop_schemas import DropOptions
 from memory.intake import IncomingFile
@@ -38,7 +39,11 @@ class World:
 
 
 @pytest.fixture
-def world(services: Services, settings: Settings, new_tenant: Callable[..., Tenant]) -> World:
+def world(
+    services: Services, settings: Settings, new_tenant: Callable[..., Tenant], monkeypatch: pytest.MonkeyPatch
+) -> World:
+    # Nobody works on the batch: its events would go on and on.
+    monkeypatch.setattr(events, "LASTS_SECONDS", 0.0)
     tenant, stranger = new_tenant(), new_tenant()
 
     def key(**wanted: Any) -> NewKey:

@@ -37,17 +37,17 @@ def paragraphs(*texts: str) -> Callable[[str], Document]:
 def open_one(house: Services, caller: Caller, name: str = "bees.txt", content: bytes = BEES) -> tuple[UUID, UUID]:
     """(batch id, file id) of a drop of one file."""
     batch_id = house.drops.open(caller, "garden", [incoming(name, content)], DropOptions()).batch_id
-    ((file_id,),) = house.ingesting.unfinished(caller.tenant_id, batch_id, 100)
+    _, ((file_id,),) = house.ingesting.unfinished(caller.tenant_id, batch_id, 100)
     return batch_id, file_id
 
 
 def work(house: Services, caller: Caller, batch_id: UUID) -> BatchProgress:
     """What the workflow does when nothing goes wrong."""
-    for portion in house.ingesting.unfinished(caller.tenant_id, batch_id, 100):
-        for file_id in portion:
-            house.ingesting.read(caller.tenant_id, file_id)
-        house.ingesting.store(caller.tenant_id, portion)
-    assert house.ingesting.close(caller.tenant_id, batch_id)
+    while not house.ingesting.close(caller.tenant_id, batch_id):
+        for portion in house.ingesting.unfinished(caller.tenant_id, batch_id, 100)[1]:
+            for file_id in portion:
+                house.ingesting.read(caller.tenant_id, file_id)
+            house.ingesting.store(caller.tenant_id, portion)
     return house.batches.progress(caller, batch_id)
 
 

@@ -21,7 +21,7 @@ def test_another_tenants_batch_does_not_exist(reading_house: Services, new_tenan
             ask(other.caller, batch_id)
         with pytest.raises(NotFound):
             ask(mine.caller, uuid4())
-    assert reading_house.ingesting.unfinished(other.id, batch_id, 100) == []
+    assert reading_house.ingesting.unfinished(other.id, batch_id, 100) == (0, [])
     reading_house.ingesting.read(other.id, file_id)
     reading_house.ingesting.give_up(other.id, file_id, "not yours")
     assert only_file(reading_house, mine.caller, batch_id).status == "queued"

@@ -269,20 +269,21 @@ def test_a_file_is_given_up_with_a_reason_of_bounded_length(reading_house: Servi
     assert file.status == "failed"
     assert file.error is not None
     assert len(file.error) == rules.MAX_REASON_CHARACTERS
-    assert reading_house.ingesting.unfinished(tenant.id, batch_id, 100) == []
+    assert reading_house.ingesting.unfinished(tenant.id, batch_id, 100) == (0, [])
 
 
 def test_small_files_share_portions_and_large_ones_do_not(reading_house: Services, tenant: Tenant) -> None:
-    small = [incoming(f"{n}.txt", b"x") for n in range(40)]
-    large = [incoming(f"large {n}.txt", b"x" * rules.PORTION_BYTES) for n in range(2)]
+    small = [incoming(f"{n}.txt", b"%d" % n) for n in range(40)]
+    large = [incoming(f"large {n}.txt", b"%d" % n * rules.PORTION_BYTES) for n in range(2)]
     opened = reading_house.drops.open(tenant.caller, "garden", [*small, *large], DropOptions())
 
-    portions = reading_house.ingesting.unfinished(tenant.id, opened.batch_id, 100)
+    _, portions = reading_house.ingesting.unfinished(tenant.id, opened.batch_id, 100)
 
     assert [len(portion) for portion in portions] == [5] * 8 + [1, 1]
     assert len({file_id for portion in portions for file_id in portion}) == 42
     # Few files: each by itself, so that they are worked on side by side.
-    assert [len(portion) for portion in reading_house.ingesting.unfinished(tenant.id, opened.batch_id, 6)] == [1] * 6
+    _, few = reading_house.ingesting.unfinished(tenant.id, opened.batch_id, 6)
+    assert [len(portion) for portion in few] == [1] * 6
 
 
 def test_without_a_reader_a_file_is_not_failed(services: Services, tenant: Tenant) -> None:

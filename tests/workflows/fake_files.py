@@ -14,7 +14,7 @@ from temporalio import activity
 from temporalio.client import Client
 
 import worker
-from activities.files import Awaiting, Batch, Listing, LostFile, Portion
+from activities.files import Awaiting, Batch, Listing, LostFile, Portion, Unfinished
 from workflows.policies import CAPTION_QUEUE, TRANSCRIPTION_QUEUE
 
 Result = TypeVar("Result")
@@ -29,6 +29,7 @@ class FakeFiles:
     batches: dict[str, list[list[str]]]
     troubles: dict[tuple[str, str], Callable[[], None]] = field(default_factory=dict)
     portions_a_listing: int = 100
+    round: int = 0
     awaiting: dict[str, Literal["transcript", "caption"]] = field(default_factory=dict)
     stalled: list[Batch] = field(default_factory=list)
     steps: list[tuple[str, str]] = field(default_factory=list)
@@ -39,11 +40,11 @@ class FakeFiles:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @activity.defn
-    def list_unfinished(self, listing: Listing) -> list[list[str]]:
+    def list_unfinished(self, listing: Listing) -> Unfinished:
         self.runs.add(str(activity.info().workflow_run_id))
         gone = {*self.ended, *listing.without}
         left = [[name for name in portion if name not in gone] for portion in self.batches[listing.batch_id]]
-        return [portion for portion in left if portion][: self.portions_a_listing]
+        return Unfinished(self.round, [portion for portion in left if portion][: self.portions_a_listing])
 
     @activity.defn
     def read_files(self, portion: Portion) -> Awaiting:

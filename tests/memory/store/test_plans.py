@@ -279,7 +279,7 @@ def test_reading_and_deleting_look_at_each_row_a_few_times(large: Large) -> None
         (lambda session: memories.listed(session, collection_id, MemoryFilter(limit=200)), 20 * _EACH),
         (lambda session: memories.find(session, str(collection_id), large.memory_ids[0], for_update=True), 100),
         (lambda session: collections.find(session, str(collection_id)), 20 * _EACH),
-        (lambda session: batches.progress(session, collection_id), 20 * _EACH),
+        (lambda session: batches.find(session, collection_id), 20 * _EACH),
         (lambda session: batches.count_pending(session, collection_id), 2 * _EACH),
     ]
     for number, (act, most) in enumerate(acts):
