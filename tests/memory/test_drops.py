@@ -56,7 +56,7 @@ def test_originals_of_a_failed_transaction_do_not_stay(
 
 
 def test_the_path_of_a_file_goes_with_its_memories(reading_house: Services, tenant: Tenant) -> None:
-    files = [incoming("notes/../2026/bees.txt"), incoming("bees.txt")]
+    files = [incoming("notes/../2026/bees.txt"), incoming("bees.txt", b"They rest in winter.")]
     batch_id = reading_house.drops.open(tenant.caller, "garden", files, DropOptions()).batch_id
 
     progress = work(reading_house, tenant.caller, batch_id)
