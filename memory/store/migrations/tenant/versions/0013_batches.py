@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "tenant_0012"
-down_revision = "tenant_0011"
+revision = "tenant_0013"
+down_revision = "tenant_0012"
 
 INDEXES = (
     "files_of_duplicates on files (duplicate_of) where duplicate_of is not null",
