@@ -9,7 +9,7 @@ from sqlmodel import Session
 
 from memory.drop_schemas import DropOptions
 from memory.schemas import Author
-from memory.store.batches import PENDING
+from memory.store.batches import CANCELLED, PENDING
 from memory.store.collections import CURRENT
 
 
