@@ -3,11 +3,13 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Path, Query, Request
-from pydantic import BeforeValidator
+from fastapi import Depends, File, Form, Path, Query, Request, UploadFile
+from pydantic import BeforeValidator, Json, TypeAdapter, ValidationError
 
-from memory.errors import NotFound
-from memory.schemas import CollectionName
+from api.forms import TakenUpload
+from memory.errors import Invalid, NotFound
+from memory.intake import Taken
+from memory.schemas import CollectionName, Metadata
 from memory.services import Services as House
 
 
@@ -27,8 +29,55 @@ def existing_id(value: object) -> UUID:
     return parsed
 
 
+def existing_index(value: object) -> int:
+    # The same for places in a list.
+    written = str(value)
+    if not (written.isascii() and written.isdecimal() and len(written) < 7):
+        raise NotFound("no such index")
+    return int(written)
+
+
+async def _files(
+    files: Annotated[
+        list[UploadFile],
+        File(default_factory=list, description="the files; the field may repeat", json_schema_extra={"minItems": 1}),
+    ],
+    file: Annotated[
+        list[UploadFile],
+        File(default_factory=list, description="the same under another name", json_schema_extra={"minItems": 1}),
+    ],
+) -> list[Taken]:
+    taken = [upload.taken for upload in (*files, *file) if isinstance(upload, TakenUpload)]
+    if not taken:
+        raise Invalid("files: send at least one file, as multipart/form-data")
+    return taken
+
+
+async def _form_metadata(
+    metadata: Annotated[
+        str, Form(description="a JSON object", json_schema_extra={"contentMediaType": "application/json"})
+    ] = "{}",
+) -> Metadata:
+    try:
+        return _metadata.validate_python(metadata)
+    except ValidationError as error:
+        raise Invalid(f"metadata: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+
+
+_metadata = TypeAdapter(Json[Metadata])
+
+# Which of the two fields carries files is the caller's choice.
+WITH_A_FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": {"anyOf": [{"required": ["files"]}, {"required": ["file"]}]}}},
+    }
+}
+Files = Annotated[list[Taken], Depends(_files)]
+FormMetadata = Annotated[Metadata, Depends(_form_metadata)]
 Services = Annotated[House, Depends(_services)]
 Id = Annotated[UUID, BeforeValidator(existing_id), Path()]
+Index = Annotated[int, BeforeValidator(existing_index), Path()]
 Collection = Annotated[CollectionName, Path(description="1-128 characters, no '/', URL-encoded")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 # Of what a tenant has few: who asks for no page gets all of them.

@@ -5,12 +5,12 @@ from typing import Annotated
 from uuid import UUID
 
 import anyio.from_thread
-from fastapi import Depends, File, Form, Query, Request, Response, UploadFile
-from pydantic import Json, TypeAdapter, ValidationError, WithJsonSchema
+from fastapi import Depends, Form, Query, Request, Response
+from pydantic import WithJsonSchema
 
 from api.auth import Writer
-from api.deps import Collection, Services
-from api.forms import REFUSALS, TakenUpload
+from api.deps import WITH_A_FILE, Collection, Files, FormMetadata, Services
+from api.forms import REFUSALS
 from api.idempotency import takes_long
 from api.routing import answer
 from api.routing import router as guarded_router
@@ -25,9 +25,7 @@ from memory.drop_schemas import (
     MissingContents,
 )
 from memory.drops import OpenedDrop
-from memory.errors import Invalid
-from memory.intake import Taken
-from memory.schemas import Caller, Category, ContainerTag, Importance, Metadata
+from memory.schemas import Caller, Category, ContainerTag, Importance
 from memory.services import Services as House
 
 # A restart of Temporal takes a moment; who waits anyway may see it through.
@@ -35,54 +33,27 @@ _START_AGAIN_SECONDS = 5.0
 
 router = guarded_router("files & drop")
 
-# Which of the two fields carries files is the caller's choice.
-_WITH_A_FILE = {"anyOf": [{"required": ["files"]}, {"required": ["file"]}]}
-
 # In a form a flag is a word.
 _FORM_FLAG = WithJsonSchema(
     {"anyOf": [{"type": "boolean"}, {"enum": [0, 1, "on", "off", "yes", "no", "y", "n", "t", "f"]}]}
 )
 
-_metadata = TypeAdapter(Json[Metadata])
-
-
-async def _uploads(
-    files: Annotated[
-        list[UploadFile],
-        File(default_factory=list, description="the files; the field may repeat", json_schema_extra={"minItems": 1}),
-    ],
-    file: Annotated[
-        list[UploadFile],
-        File(default_factory=list, description="the same under another name", json_schema_extra={"minItems": 1}),
-    ],
-) -> list[Taken]:
-    taken = [upload.taken for upload in (*files, *file) if isinstance(upload, TakenUpload)]
-    if not taken:
-        raise Invalid("files: send at least one file, as multipart/form-data")
-    return taken
-
 
 async def _options(
+    metadata: FormMetadata,
     container_tag: Annotated[ContainerTag | None, Form()] = None,
     category: Annotated[Category, Form()] = "other",
     importance: Annotated[Importance, Form()] = 0.7,
-    metadata: Annotated[
-        str, Form(description="a JSON object", json_schema_extra={"contentMediaType": "application/json"})
-    ] = "{}",
     force_in_query: Annotated[bool, Query(alias="force")] = False,
     force_in_form: Annotated[
         bool, Form(alias="force", description="store what is there already once more"), _FORM_FLAG
     ] = False,
 ) -> DropOptions:
-    try:
-        parsed = _metadata.validate_python(metadata)
-    except ValidationError as error:
-        raise Invalid(f"metadata: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
     return DropOptions(
         container_tag=container_tag,
         category=category,
         importance=importance,
-        metadata=parsed,
+        metadata=metadata,
         force=force_in_query or force_in_form,
     )
 
@@ -113,7 +84,7 @@ def _once_more(request: Request, caller: Caller, resource: str) -> Response:
     status_code=201,
     response_model=DropResponse,
     responses={202: {"model": DropAccepted, "description": "Taken in; ask for the batch"}, **REFUSALS},
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _WITH_A_FILE}}}},
+    openapi_extra=WITH_A_FILE,
 )
 @takes_long(WAIT_SECONDS + 5, rebuild=_once_more)
 def drop(
@@ -121,7 +92,7 @@ def drop(
     caller: Writer,
     services: Services,
     collection: Collection,
-    uploads: Annotated[list[Taken], Depends(_uploads)],
+    files: Files,
     options: Annotated[DropOptions, Depends(_options)],
     patience: Annotated[float | None, Depends(_patience)],
 ) -> Response:
@@ -131,7 +102,7 @@ def drop(
     already, in this collection under this tag, is a `duplicate` and answered with the memories that are there; `force`
     stores it again.
     """
-    opened = services.drops.open_with(caller, collection, uploads, options)
+    opened = services.drops.open_with(caller, collection, files, options)
     ended = _carry_out(services, request.app.state.workflows, caller, opened, patience)
     if not ended or patience is None:
         accepted = DropAccepted(

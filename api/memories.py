@@ -4,14 +4,20 @@ import re
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Body, Depends, Header, Query, Response
+import anyio.from_thread
+from fastapi import Body, Depends, Form, Header, Query, Request, Response
 from pydantic import BaseModel, TypeAdapter
 
+from api import forms
 from api.auth import Reader, Writer
-from api.deps import Collection, Id, Services
+from api.deps import WITH_A_FILE, Collection, Files, FormMetadata, Id, Index, Services
 from api.errors import ErrorAnswer
+from api.idempotency import answers_with_a_secret
 from api.routing import MEGABYTE, answer, answer_list, body_limit
 from api.routing import router as guarded_router
+from api.waiting import wait_until
+from memory.attachments import MOST_FILES, Uploaded
+from memory.drop_schemas import FileRefused, FolderStored, UploadOptions
 from memory.fate_schemas import (
     ArchiveWanted,
     ForgetRequest,
@@ -22,13 +28,29 @@ from memory.fate_schemas import (
     PinWanted,
     RelatedWanted,
 )
-from memory.schemas import BulkCreated, Memory, MemoryCreate, MemoryFilter, MemoryPatch, SearchHit
+from memory.intake import StoredFile, Taken, refused, stored
+from memory.schemas import (
+    BulkCreated,
+    Caller,
+    Category,
+    ContainerTag,
+    Importance,
+    Memory,
+    MemoryCreate,
+    MemoryFilter,
+    MemoryPatch,
+    SearchHit,
+    Source,
+    Text,
+)
+from memory.services import Services as House
 
 router = guarded_router("memories")
 
 _many = TypeAdapter(list[Memory])
 _hits = TypeAdapter(list[SearchHit])
 _versions = TypeAdapter(list[MemoryVersion])
+MOST_IN_FOLDER = 50
 _COLLECTION = "/v1/memory/collections/{collection}"
 _MEMORIES = f"{_COLLECTION}/memories"
 _MEMORY = f"{_MEMORIES}/{{memory_id}}"
@@ -92,6 +114,137 @@ def create_memories(
     created = sum(memory.version == 1 for memory in stored)
     ids = [memory.id for memory in stored]
     return answer(BulkCreated(created=created, updated=len(stored) - created, ids=ids, memories=stored), 201)
+
+
+async def _uploaded(
+    metadata: FormMetadata,
+    text: Annotated[
+        Text | None, Form(description="what the memory says; left out, it says what is read of its files")
+    ] = None,
+    container_tag: Annotated[ContainerTag | None, Form()] = None,
+    category: Annotated[Category, Form()] = "other",
+    importance: Annotated[Importance, Form()] = 0.7,
+    source: Annotated[Source, Form()] = "upload",
+) -> UploadOptions:
+    return UploadOptions(
+        text=text,
+        container_tag=container_tag,
+        category=category,
+        importance=importance,
+        metadata=metadata,
+        source=source,
+    )
+
+
+async def _in_folder(
+    metadata: FormMetadata,
+    container_tag: Annotated[ContainerTag | None, Form()] = None,
+    category: Annotated[Category, Form()] = "other",
+    importance: Annotated[Importance, Form()] = 0.7,
+    source: Annotated[Source, Form()] = "upload",
+) -> UploadOptions:
+    return UploadOptions(
+        container_tag=container_tag, category=category, importance=importance, metadata=metadata, source=source
+    )
+
+
+@router.post(
+    f"{_MEMORIES}/upload",
+    status_code=201,
+    response_model=Memory,
+    responses=forms.REFUSALS,
+    openapi_extra=WITH_A_FILE,
+)
+@forms.takes_files(MOST_FILES, fails_alone=False)
+@answers_with_a_secret
+def upload_memory(
+    request: Request,
+    caller: Writer,
+    services: Services,
+    collection: Collection,
+    files: Files,
+    wanted: Annotated[UploadOptions, Depends(_uploaded)],
+) -> Response:
+    """Stores one memory with up to 20 files.
+
+    Without a `text` it says what is read of the files: waited for, up to 55 s. Until then, and where nothing can be
+    read, it says their names.
+    """
+    made = services.attachments.upload(caller, collection, wanted, [stored(files)])
+    _wait_for_texts(request, services, caller, made)
+    return _one(services.attachments.shown(caller, made.ids)[0], 201)
+
+
+@router.post(
+    f"{_MEMORIES}/folder",
+    status_code=201,
+    response_model=FolderStored,
+    responses=forms.REFUSALS,
+    openapi_extra=WITH_A_FILE,
+)
+@forms.takes_files(MOST_IN_FOLDER, fails_alone=True)
+@answers_with_a_secret
+def upload_folder(
+    request: Request,
+    caller: Writer,
+    services: Services,
+    collection: Collection,
+    files: Files,
+    wanted: Annotated[UploadOptions, Depends(_in_folder)],
+) -> Response:
+    """Stores one memory for each of up to 50 files, as an upload without a text; where a file lay stands in its
+    metadata as `path`.
+
+    A file over 10 MB, or an empty one, fails alone and is named with its reason.
+    """
+    errors = [*refused(files), *(FileRefused(filename=one.filename, reason="empty file") for one in _empty(files))]
+    groups = [[one] for one in stored(files) if one.size]
+    memories: list[Memory] = []
+    if groups:
+        made = services.attachments.upload(caller, collection, wanted, groups)
+        _wait_for_texts(request, services, caller, made)
+        memories = services.attachments.shown(caller, made.ids)
+    return answer(
+        FolderStored(created=len(groups), failed=len(errors), memories=memories, errors=errors),
+        201,
+    )
+
+
+@router.post(
+    f"{_MEMORY}/images",
+    status_code=201,
+    response_model=Memory,
+    responses={**_CHANGED, **forms.REFUSALS},
+    openapi_extra=WITH_A_FILE,
+)
+@forms.takes_files(MOST_FILES, fails_alone=False)
+@answers_with_a_secret
+def attach_files(
+    caller: Writer, services: Services, collection: Collection, memory_id: Id, files: Files, versions: IfMatch
+) -> Response:
+    """Adds files to the memory, which carries at most 20; what it says stays as it is."""
+    return _one(services.attachments.attach(caller, collection, memory_id, stored(files), versions=versions), 201)
+
+
+@router.delete(f"{_MEMORY}/images/{{index}}", response_model=Memory, responses=_CHANGED)
+def detach_file(
+    caller: Writer, services: Services, collection: Collection, memory_id: Id, index: Index, versions: IfMatch
+) -> Response:
+    """Takes a file off the memory, counted from 0; it is removed unless another memory carries it too."""
+    return _one(services.attachments.detach(caller, collection, memory_id, index, versions=versions))
+
+
+def _empty(files: list[Taken]) -> list[StoredFile]:
+    return [one for one in stored(files) if not one.size]
+
+
+def _wait_for_texts(request: Request, services: House, caller: Caller, made: Uploaded) -> None:
+    """Has the files read and waits for that; when Temporal does not answer, that comes later."""
+    batch_id = made.batch_id
+    if batch_id is not None:
+        start = request.app.state.workflows.start_drop
+        if anyio.from_thread.run(start, str(caller.tenant_id), str(batch_id)):
+            wait_until(lambda: not services.batches.pending(caller, batch_id))
 
 
 @router.get(_MEMORIES, response_model=list[Memory])

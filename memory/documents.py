@@ -10,6 +10,8 @@ from uuid import UUID
 from memory.errors import NotFound, RejectedFile
 from memory.ports import Document, ObjectStore
 
+_MISSING = "its stored original is missing"
+
 
 class Documents:
     """Keeps each file's document from the step that reads it to the step that stores it."""
@@ -34,14 +36,17 @@ class Documents:
         self._objects.delete([_key(tenant_id, file_id) for file_id in file_ids])
 
     @contextmanager
-    def original(self, key: str) -> Iterator[Path]:
-        """The original as a local file, for as long as it is read. Raises RejectedFile, Unavailable."""
+    def original(self, key: str | None) -> Iterator[Path]:
+        """The original as a local file, for as long as it is read; it has no key once it is gone with the memories that
+        carried it. Raises RejectedFile, Unavailable."""
+        if key is None:
+            raise RejectedFile(_MISSING)
         with tempfile.TemporaryDirectory(prefix="rememberos-") as folder:
             path = Path(folder) / "original"
             try:
                 self._objects.download(key, path)
             except NotFound:
-                raise RejectedFile("its stored original is missing") from None
+                raise RejectedFile(_MISSING) from None
             yield path
 
 

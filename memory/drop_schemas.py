@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from memory.schemas import Category, ContainerTag, Importance, Metadata, Timestamp
+from memory.schemas import Category, ContainerTag, Importance, Memory, Metadata, Source, Text, Timestamp
 
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
@@ -27,6 +27,22 @@ class DropOptions(BaseModel):
     importance: Importance = 0.7
     metadata: Metadata = Field(default_factory=dict)
     force: bool = False
+
+
+class UploadOptions(DropOptions):
+    """What a memory that carries its files gets; without a text, what is read of them or their names."""
+
+    text: Text | None = None
+    source: Source = "upload"
+
+
+class FolderStored(BaseModel):
+    """A memory for each file; `errors` names those of which none was made."""
+
+    created: int
+    failed: int
+    memories: list[Memory]
+    errors: list[FileRefused]
 
 
 class DropResult(BaseModel):

@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID, uuid4
 
+from memory.attachments import UPLOADED
 from memory.chunking import Chunk, chunk
 from memory.collections import remove_objects
 from memory.documents import Documents
 from memory.embedding import Embedding
 from memory.errors import Misconfigured, RejectedFile
+from memory.filling import Filling
 from memory.perceiving import Perceiving
 from memory.ports import Document, FileReader, ObjectStore, Senses, Vectors
 from memory.statistics import Statistics
@@ -53,6 +55,7 @@ class Ingesting:
         self._reader = reader
         self._documents = Documents(objects)
         self._perceiving = Perceiving(database, self._documents, senses)
+        self._filling = Filling(database, embedding, statistics)
 
     def unfinished(
         self, tenant_id: UUID, batch_id: UUID, limit: int, without: Sequence[UUID] = ()
@@ -112,7 +115,11 @@ class Ingesting:
         """
         with self._database.transaction(tenant_id) as session:
             pending = ingesting.pending(session, file_ids)
-        prepared = [ready for file in pending if (ready := self._prepare(tenant_id, file)) is not None]
+        for file in pending:
+            if file.source == UPLOADED:
+                self._fill(tenant_id, file)
+        dropped = [file for file in pending if file.source != UPLOADED]
+        prepared = [ready for file in dropped if (ready := self._prepare(tenant_id, file)) is not None]
         texts = [piece.embedded for ready in prepared for piece in ready.chunks]
         vectors = iter(self._embedding.embed(texts) if texts else ())
         for ready in prepared:
@@ -143,7 +150,20 @@ class Ingesting:
         with self._documents.original(claimed.key) as original:
             return self._reader.read(original, claimed.filename)
 
+    def _fill(self, tenant_id: UUID, file: FileToStore) -> None:
+        document = self._read_document(tenant_id, file)
+        if document is not None and not self._filling.fill(tenant_id, file, document):
+            self._fail_without_collection(tenant_id, file.id)
+
     def _prepare(self, tenant_id: UUID, file: FileToStore) -> "_Prepared | None":
+        document = self._read_document(tenant_id, file)
+        if document is None:
+            return None
+        embedder = self._embedding.embedder
+        chunks = chunk(document, count_tokens=embedder.count_tokens, max_tokens=embedder.max_tokens)
+        return _Prepared(file, document, chunks or [Chunk(text=file.filename, embedded=file.filename, metadata={})])
+
+    def _read_document(self, tenant_id: UUID, file: FileToStore) -> Document | None:
         document = self._documents.find(tenant_id, file.id)
         if document is None:
             # Another attempt may have stored the file and cleared up since; else it was never read.
@@ -151,11 +171,7 @@ class Ingesting:
             if awaited is not None:
                 self.perceive(tenant_id, file.id, awaited)
             document = self._documents.find(tenant_id, file.id)
-        if document is None:
-            return None
-        embedder = self._embedding.embedder
-        chunks = chunk(document, count_tokens=embedder.count_tokens, max_tokens=embedder.max_tokens)
-        return _Prepared(file, document, chunks or [Chunk(text=file.filename, embedded=file.filename, metadata={})])
+        return document
 
     def _keep(self, tenant_id: UUID, ready: "_Prepared", vectors: Sequence[Vectors]) -> None:
         collection_id = ready.file.collection_id

@@ -281,7 +281,6 @@ class Memories:
         with self._database.transaction(caller.tenant_id) as session:
             reach.changeable(session, collection)
             known(memories.find(session, collection, memory_id))
-            # The files before the memory: all who lock both do it so.
             carried = files.hold_of_memories(session, [memory_id])
             collection_id, _ = hold(session, reach, collection, memory_id, versions)
             memories.delete(session, [memory_id])

@@ -12,6 +12,7 @@ from memory.adapters.embedder import LocalEmbedder
 from memory.adapters.local_cache import LocalCache
 from memory.adapters.objects import LocalObjects, S3Objects
 from memory.adapters.sealing import FernetSealer
+from memory.attachments import Attachments
 from memory.batches import Batches
 from memory.cache import CachedSearch
 from memory.collections import Collections
@@ -51,6 +52,7 @@ class Services:
     grants: Grants
     collections: Collections
     memories: Memories
+    attachments: Attachments
     fates: Fates
     expiry: Expiry
     indexes: Indexes
@@ -105,6 +107,7 @@ def build(settings: Settings, *, reader: FileReader | None = None, senses: Sense
         grants=grants,
         collections=Collections(database, grants, objects),
         memories=Memories(database, grants, embedding, objects, statistics),
+        attachments=Attachments(database, grants, embedding, objects, statistics),
         fates=Fates(database, grants, embedding, objects, statistics),
         expiry=Expiry(database, objects, statistics),
         # The API never logs in as the owner, whatever its settings hold.

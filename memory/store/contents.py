@@ -23,8 +23,8 @@ def missing(session: Session, collection_id: UUID | None, asked: ContentsAsked) 
                 select null::uuid as batch_id from files f
                 join memory_files mf on mf.tenant_id = f.tenant_id and mf.file_id = f.id
                 join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
-                where f.sha256 = wanted.sha256 and f.status = 'done' and m.collection_id = :collection_id
-                  and m.container_tag is not distinct from :tag
+                where f.sha256 = wanted.sha256 and f.status = 'done' and f.chunks > 0
+                  and m.collection_id = :collection_id and m.container_tag is not distinct from :tag
                 union all
                 select b.id from files f
                 join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id

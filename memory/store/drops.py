@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -34,15 +35,15 @@ def insert_batch(
     options: DropOptions,
     author: Author,
     files: Sequence[StoredFile],
+    source: str = "drop",
 ) -> None:
     """The batch with its queued files; without files it is complete from the start."""
-    connection = session.connection()
-    connection.exec_driver_sql(
+    session.connection().exec_driver_sql(
         """
         insert into batches (tenant_id, id, collection_id, collection, container_tag, category, importance, source,
                              metadata, force, created_by, created_by_label, completed_at)
         values (%(tenant)s, %(id)s, %(collection_id)s, %(collection)s, %(container_tag)s, %(category)s, %(importance)s,
-                'drop', %(metadata)s, %(force)s, %(author)s, %(label)s, case when %(empty)s then now() end)
+                %(source)s, %(metadata)s, %(force)s, %(author)s, %(label)s, case when %(empty)s then now() end)
         """,
         {
             "tenant": tenant_id,
@@ -53,15 +54,28 @@ def insert_batch(
             "metadata": Jsonb(options.metadata),
             "author": author.id,
             "label": author.label,
+            "source": source,
             "empty": not files,
         },
     )
+    insert_files(session, tenant_id, files, batch_id=batch_id, status="queued")
+
+
+def insert_files(
+    session: Session,
+    tenant_id: UUID,
+    files: Sequence[StoredFile],
+    *,
+    batch_id: UUID | None,
+    status: Literal["queued", "done"],
+) -> None:
+    """Their rows, in their order; those of no batch are only carried by memories."""
     if files:
-        connection.exec_driver_sql(
+        session.connection().exec_driver_sql(
             """
             insert into files (tenant_id, id, batch_id, ordinal, filename, path, content_type, size, sha256, key,
                                status)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'queued')
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             """,
             [
                 (
@@ -75,6 +89,7 @@ def insert_batch(
                     file.size,
                     file.sha256,
                     file.key,
+                    status,
                 )
                 for ordinal, file in enumerate(files)
             ],

@@ -12,8 +12,60 @@ def known(session: Session, file_ids: Sequence[UUID]) -> set[UUID]:
     return set(session.execute(text("select id from files where id = any (:ids)"), {"ids": list(file_ids)}).scalars())
 
 
+def carry(session: Session, tenant_id: UUID, memory_id: UUID, file_ids: Sequence[UUID]) -> None:
+    """Lets a held memory carry more files, behind those that it has."""
+    session.execute(
+        text(
+            """
+            insert into memory_files (tenant_id, memory_id, file_id, position)
+            select :tenant_id, :memory_id, file_id,
+                   number + (select coalesce(max(position), -1) from memory_files where memory_id = :memory_id)
+            from unnest(cast(:file_ids as uuid[])) with ordinality as given (file_id, number)
+            """
+        ),
+        {"tenant_id": tenant_id, "memory_id": memory_id, "file_ids": list(file_ids)},
+    )
+
+
+def take_off(session: Session, memory_id: UUID, index: int) -> list[UUID]:
+    """Lets a held memory carry one file less, the one at this place, which is held; nothing when there is none."""
+    found = session.execute(
+        text(
+            """
+            select file_id from memory_files where memory_id = :memory_id order by position limit 1 offset :index
+            """
+        ),
+        {"memory_id": memory_id, "index": index},
+    )
+    held = _hold(session, found.scalars().all())
+    session.execute(
+        text("delete from memory_files where memory_id = :memory_id and file_id = any (:file_ids)"),
+        {"memory_id": memory_id, "file_ids": held},
+    )
+    return held
+
+
+def carrier(session: Session, file_id: UUID) -> UUID | None:
+    """The memory that carries an uploaded file, held; None when there is none any more."""
+    found = session.execute(
+        text(
+            """
+            select m.id from memories m
+            where m.id = (select mf.memory_id from memory_files mf where mf.file_id = :file_id limit 1) for update
+            """
+        ),
+        {"file_id": file_id},
+    )
+    held: UUID | None = found.scalar_one_or_none()
+    return held
+
+
 def hold_of_memories(session: Session, memory_ids: Sequence[UUID]) -> list[UUID]:
-    """Locks the files of these memories, so that of two deletions at once the later one sees that it is the last."""
+    """Locks these memories, so that they carry no more files meanwhile, and then their files, so that of two deletions
+    at once the later one sees that it is the last."""
+    session.execute(
+        text("select id from memories where id = any (:ids) order by id for update"), {"ids": list(memory_ids)}
+    )
     carried = session.execute(
         text("select distinct file_id from memory_files where memory_id = any (:memory_ids)"),
         {"memory_ids": list(memory_ids)},
@@ -47,10 +99,11 @@ def _hold(session: Session, file_ids: Sequence[UUID]) -> list[UUID]:
 
 
 def release(session: Session, file_ids: Sequence[UUID]) -> list[str]:
-    """Keys of the objects that no memory carries any more, to be removed after the commit; the rows forget them."""
+    """Keys of the objects that no memory carries any more, to be removed after the commit; the rows forget them, and
+    where no batch tells of them they go."""
     if not file_ids:
         return []
-    return list(
+    keys = list(
         session.execute(
             text(
                 """
@@ -67,3 +120,8 @@ def release(session: Session, file_ids: Sequence[UUID]) -> list[str]:
             {"file_ids": list(file_ids)},
         ).scalars()
     )
+    session.execute(
+        text("delete from files where id = any (:file_ids) and key is null and batch_id is null"),
+        {"file_ids": list(file_ids)},
+    )
+    return keys

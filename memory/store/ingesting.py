@@ -15,11 +15,12 @@ from memory.store.collections import CURRENT
 
 @dataclass(frozen=True)
 class FileToRead:
-    """What reading a claimed file needs; `collection_id` is None when the collection was deleted."""
+    """What reading a claimed file needs; `collection_id` is None when the collection was deleted, `key` when the
+    original is gone with the memory that carried it."""
 
     filename: str
     size: int
-    key: str
+    key: str | None
     collection_id: UUID | None
     force: bool
 

@@ -1,9 +1,13 @@
 """The whole API on real services, once for all its tests; each test has tenants of its own."""
 
 import asyncio
+import io
+import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -12,6 +16,8 @@ from temporalio.client import Client
 
 import worker
 from api.app import create_app
+from memory.intake import IncomingFile, stored
+from memory.schemas import Caller, Memory, MemoryCreate
 from memory.services import Services
 from memory.settings import Settings
 from tests.conftest import Tenant as Tenant
@@ -62,3 +68,16 @@ def live(settings: Settings, services: Services, temporal: str, working: None) -
     """The API with a Temporal server that is up; which worker is `working` there each module says."""
     with TestClient(create_app(settings.model_copy(update={"temporal_address": temporal}), services)) as client:
         yield client
+
+
+def carrying(services: Services, caller: Caller, collection: str, text: str) -> Memory:
+    """A memory that carries a file."""
+    memory = services.memories.create(caller, collection, MemoryCreate(text=text))
+    with services.intake.of(caller.tenant_id) as taking:
+        file = taking.take(IncomingFile("anchor.txt", "text/plain", io.BytesIO(text.encode())))
+        return services.attachments.attach(caller, collection, memory.id, stored([file]))
+
+
+def without_links(answer: Any) -> Any:
+    """What an answer says, without the links that are made anew each time."""
+    return json.loads(re.sub(r'"url": ?"[^"]*"', '"url":""', answer.text))

@@ -28,6 +28,8 @@ class Route(NamedTuple):
         values = {
             parameter: names.get(parameter, ABSENT_ID if parameter.endswith("_id") else "harbour")
             for parameter in ("name", "collection", "memory_id", "batch_id", "run_id", "key_id", "agent_key_id")
+        } | {
+            "index": "0",
         }
         return self.path.format(**values)
 
@@ -88,6 +90,16 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", f"{_COLLECTION}/memories/bulk"): Row(
         _writes(201, stranger=201), {"json": [{"text": "mine"}]}, changes=True
     ),
+    ("POST", f"{_COLLECTION}/memories/upload"): Row(
+        _writes(201, stranger=201), {"files": {"files": ("mine.txt", b"mine")}, "data": {"text": "mine"}}, changes=True
+    ),
+    ("POST", f"{_COLLECTION}/memories/folder"): Row(
+        _writes(201, stranger=201), {"files": {"files": ("mine.txt", b"mine")}}, changes=True
+    ),
+    ("POST", f"{_MEMORY}/images"): Row(
+        _writes(201, stranger=404), {"files": {"file": ("mine.txt", b"mine")}}, changes=True
+    ),
+    ("DELETE", f"{_MEMORY}/images/{{index}}"): Row(_writes(200, stranger=404), changes=True),
     ("GET", f"{_COLLECTION}/memories"): Row(_reads()),
     ("GET", _MEMORY): Row(_reads(stranger=404)),
     ("GET", f"{_MEMORY}/history"): Row(_reads(stranger=404)),

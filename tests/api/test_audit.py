@@ -13,11 +13,10 @@ from memory.agents import GrantWanted, KeyCreate
 from memory.drop_schemas import DropOptions
 from memory.errors import Unavailable
 from memory.intake import IncomingFile
-from memory.schemas import MemoryCreate
 from memory.services import Services
 from memory.settings import Settings
 from memory.store import changes
-from tests.api.conftest import Tenant
+from tests.api.conftest import Tenant, carrying, without_links
 from tests.api.routes import GUARDED, ROWS, Route, request_of
 
 SECRET = "the harbour master keeps the spare key under the anchor"
@@ -49,7 +48,7 @@ def names(services: Services, tenant: Tenant) -> dict[str, str]:
     )
     services.grants.put(tenant.caller, "harbour", GrantWanted(agent_key_id=spare.id))
     caller = services.accounts.authenticate(tenant.headers["Authorization"].removeprefix("Bearer "))
-    memory = services.memories.create(caller, "harbour", MemoryCreate(text=SECRET))
+    memory = carrying(services, caller, "harbour", SECRET)
     files = [IncomingFile("anchor.txt", "text/plain", io.BytesIO(f"{SECRET} {n}".encode())) for n in range(2)]
     batch = services.drops.open(caller, "harbour", files, DropOptions())
     # One that can be taken up again, one that can be cancelled.
@@ -145,4 +144,4 @@ def _state(client: TestClient, tenant: Tenant, names: dict[str, str]) -> list[An
     )
     answers = [client.get(path, headers=tenant.headers) for path in paths]
     assert {answer.status_code for answer in answers} == {200}
-    return [answer.json() for answer in answers]
+    return [without_links(answer) for answer in answers]

@@ -34,7 +34,15 @@ _NOT_ON_THE_WAY = [
     "/v1/memory/collections/{collection}/forget",
     "/v1/memory/collections/{collection}/memories/{memory_id}/move",
 ]
-_DROP = "/v1/memory/collections/{collection}/drop"
+_COLLECTION = "/v1/memory/collections/{collection}"
+_FORMS = [
+    f"{_COLLECTION}/drop",
+    f"{_COLLECTION}/memories/upload",
+    f"{_COLLECTION}/memories/folder",
+    f"{_COLLECTION}/memories/{{memory_id}}/images",
+]
+_FORM_CHECKS = {"negative_data_rejection": {"enabled": False}}
+_AS_AN_ID = {"unsupported_method": {"enabled": False}}
 _A_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _FAR = "2999-01-01T00:00:00Z"
 
@@ -61,7 +69,9 @@ def _config(*, coverage: bool) -> SchemathesisConfig:
                 # Covering each form of a filter takes tens of thousands of requests; random ones go there too.
                 *[{"include-path": path, "phases": {"coverage": {"enabled": False}}} for path in _SEARCHES],
                 # In a form everything is a word, and an empty one counts as not sent.
-                {"include-path": _DROP, "checks": {"negative_data_rejection": {"enabled": False}}},
+                *[{"include-path": path, "checks": _FORM_CHECKS} for path in _FORMS],
+                # Their paths are those of memories with such ids, for methods that these have.
+                *[{"include-path": path, "checks": _FORM_CHECKS | _AS_AN_ID} for path in _FORMS[1:3]],
             ],
         }
     )
@@ -89,7 +99,7 @@ def _sensible(case: Case) -> Case:
     for one in case.body if isinstance(case.body, list) else [case.body]:
         if isinstance(one, dict) and re.match(_A_DATE, str(one.get("expires_at"))):
             one["expires_at"] = _FAR
-        if case.path == _DROP and _as_documented(case) and isinstance(one, dict):
+        if case.path in _FORMS and _as_documented(case) and isinstance(one, dict):
             one["metadata"] = "{}"
         if isinstance(one, dict) and "filter" in one:
             one["filter"] = _with_real_dates(one["filter"])

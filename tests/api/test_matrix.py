@@ -13,10 +13,9 @@ from api import events
 from memory.agents import GrantWanted, KeyCreate, NewKey
 from memory.drop_schemas import DropOptions
 from memory.intake import IncomingFile
-from memory.schemas import MemoryCreate
 from memory.services import Services
 from memory.settings import Settings
-from tests.api.conftest import Tenant
+from tests.api.conftest import Tenant, carrying, without_links
 from tests.api.routes import GUARDED, ROWS, Outcomes, Route, request_of
 from tests.conftest import Headers
 
@@ -56,7 +55,7 @@ def world(
         wanted = GrantWanted(agent_key_id=made[kind].id, can_read=True, can_write=kind != "reader")
         services.grants.put(tenant.caller, "harbour", wanted)
     writer = services.accounts.authenticate(made["writer"].api_key)
-    memory = services.memories.create(writer, "harbour", MemoryCreate(text=SECRET))
+    memory = carrying(services, writer, "harbour", SECRET)
     file = IncomingFile("anchor.txt", "text/plain", io.BytesIO(SECRET.encode()))
     batch = services.drops.open(writer, "harbour", [file], DropOptions())
     services.accounts.revoke_key(tenant.caller, made[REVOKED].id)
@@ -102,4 +101,4 @@ def _state(client: TestClient, world: World) -> list[Any]:
     )
     answers = [client.get(path, headers=world.holder()) for path in paths]
     assert {answer.status_code for answer in answers} == {200}
-    return [answer.json() for answer in answers]
+    return [without_links(answer) for answer in answers]
