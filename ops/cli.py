@@ -95,10 +95,10 @@ def drop(
     """Drop files and folders. Run again, it sends only what is missing. Exit code 1 when a file failed."""
     from ops import drop_command  # its client and its bar would slow every other command down
 
-    wanted = drop_command.wanted(
-        paths, collection, tag=tag, category=category, metadata=metadata, force=force, wait=not no_wait
+    given = drop_command.Given(
+        paths, collection, tag, category, metadata, force=force, wait=not no_wait, url=url, key=key
     )
-    raise typer.Exit(drop_command.run(_settings(data), wanted, url=url, key=key, console=console))
+    raise typer.Exit(drop_command.run(_settings(data), given, console))
 
 
 @app.command()

@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.request
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,10 +44,17 @@ class Client:
     """One tenant's calls, from any number of threads. A refusal has the API's own words.
 
     With patience, what is over soon (a lost connection, 429, 503) is tried again for that long; a POST is carried out
-    once all the same.
+    once all the same. `on_wait` hears of each pause: why, and how many seconds.
     """
 
-    def __init__(self, url: str, key: str, *, patience_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        patience_seconds: float = 0.0,
+        on_wait: Callable[[AppError, float], None] = lambda _why, _seconds: None,
+    ) -> None:
         self._address = urlsplit(url)
         if self._address.scheme not in ("http", "https") or not self._address.hostname:
             raise Invalid(f"{url}: not an address of the form https://host")
@@ -55,6 +62,7 @@ class Client:
             raise Invalid("the key holds characters that no key has")
         self._key = key
         self._patience_seconds = patience_seconds
+        self._on_wait = on_wait
         self._closed = threading.Event()
 
     def get(self, path: str) -> Any:
@@ -106,7 +114,10 @@ class Client:
                 if status not in _HEAL_BY_THEMSELVES:
                     raise refusal
                 wait = retry_after or pause
-            if time.monotonic() + wait > deadline or self._closed.wait(wait):
+            if time.monotonic() + wait > deadline or self._closed.is_set():
+                raise refusal
+            self._on_wait(refusal, wait)
+            if self._closed.wait(wait):
                 raise refusal
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 

@@ -1,14 +1,18 @@
 """What `rememberos drop` says: whom it talks to, how far it is, and what came of it."""
 
 import json
+import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from memory.errors import Invalid, Misconfigured
+from memory.errors import AppError, Invalid, Misconfigured
+from memory.schemas import CollectionName
 from memory.settings import Settings
 from ops import dropping
 from ops.client import Client
@@ -20,34 +24,34 @@ INTERRUPTED = 130
 # A restart of the server takes seconds, an upgrade minutes.
 _PATIENCE_SECONDS = 300.0
 _BETWEEN_LINES_SECONDS = 5.0
+_WORTH_SAYING_SECONDS = 2.0
+
+_collection_name = TypeAdapter(CollectionName)
 
 
-def wanted(
-    paths: Sequence[Path],
-    collection: str,
-    *,
-    tag: str | None,
-    category: str | None,
-    metadata: str | None,
-    force: bool,
-    wait: bool,
-) -> Wanted:
-    """Raises Invalid."""
-    if metadata is not None:
-        try:
-            is_object = isinstance(json.loads(metadata), dict)
-        except ValueError:
-            is_object = False
-        if not is_object:
-            raise Invalid('--metadata: not a JSON object, such as {"year": 2026}')
-    given = {"container_tag": tag, "category": category, "metadata": metadata}
-    fields = {name: value for name, value in given.items() if value is not None}
-    return Wanted(paths, collection, fields, force=force, wait=wait)
+@dataclass(frozen=True)
+class Given:
+    """What the command line says."""
+
+    paths: Sequence[Path]
+    collection: str
+    tag: str | None = None
+    category: str | None = None
+    metadata: str | None = None
+    force: bool = False
+    wait: bool = True
+    url: str | None = None
+    key: str | None = None
 
 
-def run(settings: Settings, wanted: Wanted, *, url: str | None, key: str | None, console: Console) -> int:
+def run(settings: Settings, given: Given, console: Console) -> int:
     """Drops, shows how far it is, says what came of it, and returns the exit code. Raises AppError."""
-    client = _client(settings, url, key)
+    fields = _fields(given)
+    url, key = _whom(settings, given)
+    # Without patience: a wrong address or key is said at once.
+    limits = Client(url, key).get("/v1/memory/admin/me")["limits"]
+    wanted = Wanted(given.paths, given.collection, limits["max_file_bytes"], fields, force=given.force, wait=given.wait)
+    client = Client(url, key, patience_seconds=_PATIENCE_SECONDS, on_wait=_Waiting(console))
     try:
         with _Bars(console) as bars:
             report = dropping.run(client, wanted, bars if console.is_terminal else _Lines(console))
@@ -58,9 +62,26 @@ def run(settings: Settings, wanted: Wanted, *, url: str | None, key: str | None,
     return 1 if report.failed else 0
 
 
-def _client(settings: Settings, url: str | None, key: str | None) -> Client:
+def _fields(given: Given) -> dict[str, str]:
+    try:
+        _collection_name.validate_python(given.collection)
+    except ValidationError as error:
+        raise Invalid(f"--collection: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    if given.metadata is not None:
+        try:
+            is_object = isinstance(json.loads(given.metadata), dict)
+        except ValueError:
+            is_object = False
+        if not is_object:
+            raise Invalid('--metadata: not a JSON object, such as {"year": 2026}')
+    fields = {"container_tag": given.tag, "category": given.category, "metadata": given.metadata}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _whom(settings: Settings, given: Given) -> tuple[str, str]:
+    """Address and key."""
     data = settings.rememberos_data
-    url = url or settings.rememberos_url
+    url, key = given.url or settings.rememberos_url, given.key
     if key is None and settings.rememberos_key is not None:
         key = settings.rememberos_key.get_secret_value()
     if url is None:
@@ -74,7 +95,23 @@ def _client(settings: Settings, url: str | None, key: str | None) -> Client:
             key = file.read_text().strip()
     if key is None:
         raise Misconfigured(f"{url} needs a key: give --key or REMEMBEROS_KEY")
-    return Client(url, key, patience_seconds=_PATIENCE_SECONDS)
+    return url, key
+
+
+class _Waiting:
+    """Says why nothing goes on, once for all requests that wait for the same."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._said_at = -_BETWEEN_LINES_SECONDS
+
+    def __call__(self, why: AppError, seconds: float) -> None:
+        with self._lock:
+            if seconds < _WORTH_SAYING_SECONDS or time.monotonic() - self._said_at < _BETWEEN_LINES_SECONDS:
+                return
+            self._said_at = time.monotonic()
+        self._console.print(f"trying again in {seconds:.0f} s: {_shown(why.detail)}")
 
 
 class _Bars:

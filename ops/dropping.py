@@ -4,7 +4,7 @@ import hashlib
 import queue
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from memory.errors import BadRequest, Invalid, NotFound, TooLarge
+from memory.filenames import clean_filename, clean_path
 from ops.client import Client
 from ops.walking import Found, LeftOut, Unreadable, Walked, walk
 
@@ -28,10 +29,11 @@ _PAUSE_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is dropped, where, and how. `fields` go into every form."""
+    """What is dropped, where, and how. `fields` go into every form; larger files than `most_bytes` are not sent."""
 
     paths: Sequence[Path]
     collection: str
+    most_bytes: int
     fields: dict[str, str] = field(default_factory=dict)
     force: bool = False
     wait: bool = True
@@ -85,8 +87,9 @@ class _Drop:
         self._wanted = wanted
         self._display = display
         self._path = f"/v1/memory/collections/{quote(wanted.collection, safe='')}/drop"
-        self._most_bytes: int = client.get("/v1/memory/admin/me")["limits"]["max_file_bytes"]
-        self._seen: set[str] = set()
+        # By the hash of a content the name under which it is sent, and by that name the others of the same content.
+        self._seen: dict[str, str] = {}
+        self._twins: dict[str, list[str]] = defaultdict(list)
         self._lock = threading.Lock()
         self._batches: dict[str, _Batch] = {}
         self._groups: queue.Queue[list[Found] | None] = queue.Queue(_GROUPS_WAITING)
@@ -120,8 +123,8 @@ class _Drop:
             self.report.found += 1
             if isinstance(one, Unreadable):
                 self._fail([(one.name, one.reason)])
-            elif one.size > self._most_bytes:
-                self._fail([(one.name, f"larger than {self._most_bytes // 1024**2} MB, the limit for one file")])
+            elif one.size > self._wanted.most_bytes:
+                self._fail([(one.name, f"larger than {self._wanted.most_bytes // 1024**2} MB, the limit for one file")])
             else:
                 yield one
 
@@ -129,11 +132,14 @@ class _Drop:
         hashed: dict[str, Found] = {}
         for file in files:
             digest = self._digest(file)
-            if digest in self._seen:
-                self.report.present += 1
-            elif digest is not None:
-                self._seen.add(digest)
+            if digest is None:
+                continue
+            first = self._seen.setdefault(digest, file.name)
+            if first == file.name:
                 hashed[digest] = file
+            else:
+                self._twins[_as_kept(first)].append(file.name)
+                self.report.present += 1
         if not hashed:
             return []
         asked = {"container_tag": self._wanted.fields.get("container_tag"), "sha256": list(hashed)}
@@ -143,7 +149,7 @@ class _Drop:
             batch = self._batches.setdefault(one["batch_id"], _Batch(one["batch_id"], 0, set()))
             batch.total += 1
             if batch.names is not None:
-                batch.names.add(hashed[one["sha256"]].name)
+                batch.names.add(_as_kept(hashed[one["sha256"]].name))
         return [hashed[digest] for digest in answer["missing"]]
 
     def _digest(self, file: Found) -> str | None:
@@ -184,14 +190,17 @@ class _Drop:
         try:
             with file.file.open("rb") as stream:
                 # One that has grown meanwhile is refused by the server, and not for the size of all of it.
-                return stream.read(self._most_bytes + 1)
+                return stream.read(self._wanted.most_bytes + 1)
         except OSError as error:
             self._fail([(file.name, f"cannot be read: {error.strerror}")])
             return None
 
     def _fail(self, failed: Iterable[tuple[str, str]]) -> None:
         with self._lock:
-            self.report.failed += failed
+            for name, reason in failed:
+                alike = self._twins.pop(_as_kept(name), [])
+                self.report.present -= len(alike)
+                self.report.failed += [(one, reason) for one in (name, *alike)]
 
     def _show(self) -> None:
         report = self.report
@@ -245,6 +254,11 @@ class _Drop:
     def _show_reading(self) -> None:
         batches = self._batches.values()
         self._display.reading(sum(batch.ended for batch in batches), sum(batch.total for batch in batches))
+
+
+def _as_kept(name: str) -> str:
+    """What the server calls a file that is sent under this name."""
+    return clean_path(name) or clean_filename(name)
 
 
 def _groups(files: Iterable[Found]) -> Iterator[list[Found]]:

@@ -22,12 +22,12 @@ from rich.console import Console
 
 from api.app import create_app
 from memory.adapters.documents import GuardedReader
-from memory.errors import Invalid, Misconfigured, Unauthorized
+from memory.errors import Invalid, Misconfigured, Unauthorized, Unavailable
 from memory.services import Services, build
 from memory.settings import Settings
 from ops import client as client_module
 from ops import drop_command, dropping
-from ops.drop_command import INTERRUPTED
+from ops.drop_command import INTERRUPTED, Given
 from ops.runtime import Runtime
 from tests.api.conftest import at_work
 from tests.conftest import Tenant
@@ -155,12 +155,9 @@ def drop(relay: Relay, key: str, tmp_path: Path) -> Drop:
 
     def run(*paths: Path, **options: Any) -> tuple[int, str]:
         said = io.StringIO()
-        given = {"tag": None, "category": None, "metadata": None, "force": False, "wait": True, **options}
-        wanted = drop_command.wanted(paths, "garden", **given)
-        settings = Settings(_env_file=None, rememberos_data=tmp_path / "nothing")
+        given = Given(paths, "garden", **{"url": relay.url, "key": key, **options})
         console = Console(file=said, soft_wrap=True, markup=False, highlight=False)
-        code = drop_command.run(settings, wanted, url=relay.url, key=key, console=console)
-        return code, said.getvalue()
+        return drop_command.run(_nowhere(tmp_path), given, console), said.getvalue()
 
     return run
 
@@ -175,6 +172,11 @@ def folder(tmp_path: Path) -> Path:
         (place / f"{number:02}.txt").write_text(f"Note {number}. {BEES}")
     (made / "copy.txt").write_text(f"Note 7. {BEES}")
     return made
+
+
+def _nowhere(folder: Path) -> Settings:
+    """Settings of a machine on which nothing runs."""
+    return Settings(_env_file=None, rememberos_data=folder / "nothing")
 
 
 def _memories(settings: Settings, tenant: Tenant) -> list[dict[str, Any]]:
@@ -224,6 +226,7 @@ def test_files_that_fail_are_named_and_the_rest_is_done(drop: Drop, tmp_path: Pa
     (folder / "bees.txt").write_text(BEES)
     (folder / "void\x1b[31m.txt").write_bytes(b"")
     (folder / "over.bin").write_bytes(os.urandom(1024) * (10 * 1024 + 1))
+    (folder / "void2.txt").write_bytes(b"")
     (folder / "lost.txt").symlink_to(tmp_path / "nowhere")
 
     code, said = drop(folder)
@@ -233,7 +236,8 @@ def test_files_that_fail_are_named_and_the_rest_is_done(drop: Drop, tmp_path: Pa
     assert "failed: mixed/over.bin: larger than 10 MB, the limit for one file\n" in said
     assert "failed: mixed/lost.txt: cannot be read: No such file or directory\n" in said
     assert "void[31m.txt: empty file\n" in said
-    assert said.endswith("files: 4 found, 0 there already, 2 sent, 1 done, 3 failed\n")
+    assert "failed: mixed/void2.txt: empty file\n" in said
+    assert said.endswith("files: 5 found, 0 there already, 2 sent, 1 done, 4 failed\n")
 
 
 def test_who_does_not_wait_hears_of_the_outcome_the_next_time(
@@ -269,38 +273,55 @@ def test_who_looks_at_no_terminal_reads_lines(drop: Drop, folder: Path, monkeypa
     assert "read 12 of 12 files\n" in said
 
 
-def test_a_wrong_key_is_said_once_and_nothing_is_sent(relay: Relay, folder: Path, tmp_path: Path) -> None:
-    settings = Settings(_env_file=None, rememberos_data=tmp_path / "nothing")
-    wanted = drop_command.wanted([folder], "garden", tag=None, category=None, metadata=None, force=False, wait=True)
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"key": f"mv_{'0' * 43}"}, Unauthorized),
+        ({"url": "http://127.0.0.1:1"}, Unavailable),
+        ({"metadata": "{"}, Invalid),
+        ({"metadata": "[]"}, Invalid),
+        ({"metadata": ""}, Invalid),
+        ({"collection": "bad/name"}, Invalid),
+        ({"tag": "x" * 129}, Invalid),
+        ({"url": "https://elsewhere.example.org", "key": None}, Misconfigured),
+        ({"url": None}, Misconfigured),
+    ],
+)
+def test_what_is_wrong_with_all_of_it_is_said_at_once(
+    relay: Relay, key: str, folder: Path, tmp_path: Path, options: dict[str, Any], error: type[Exception]
+) -> None:
+    given = Given(**{"paths": [folder], "collection": "garden", "url": relay.url, "key": key, **options})
 
-    with pytest.raises(Unauthorized):
-        drop_command.run(settings, wanted, url=relay.url, key=f"mv_{'0' * 43}", console=Console(file=io.StringIO()))
+    with pytest.raises(error):
+        drop_command.run(_nowhere(tmp_path), given, Console(file=io.StringIO()))
 
     assert relay.forms == 0
-
-
-@pytest.mark.parametrize("metadata", ["{", "[]", "1", ""])
-def test_metadata_that_is_no_object_is_refused(metadata: str) -> None:
-    with pytest.raises(Invalid, match="--metadata"):
-        drop_command.wanted([], "garden", tag=None, category=None, metadata=metadata, force=False, wait=True)
 
 
 def test_a_key_of_this_machine_is_not_shown_to_another(tmp_path: Path) -> None:
     (tmp_path / "admin-key").write_text("mv_secret\n")
     Runtime("http://127.0.0.1:1", "postgresql://", "127.0.0.1:2", None, {}).write(tmp_path)
 
-    def client(**given: Any) -> client_module.Client:
-        return drop_command._client(Settings(_env_file=None, rememberos_data=tmp_path, **given), None, None)
+    def whom(given: Given, **settings: Any) -> tuple[str, str]:
+        return drop_command._whom(Settings(_env_file=None, rememberos_data=tmp_path, **settings), given)
 
-    assert client()._key == "mv_secret"
-    assert client(rememberos_key="mv_other")._key == "mv_other"
+    given = Given([], "garden")
+    assert whom(given) == ("http://127.0.0.1:1", "mv_secret")
+    assert whom(given, rememberos_key="mv_other") == ("http://127.0.0.1:1", "mv_other")
+    assert whom(Given([], "garden", key="mv_third"), rememberos_key="mv_other") == ("http://127.0.0.1:1", "mv_third")
     with pytest.raises(Misconfigured, match="needs a key"):
-        client(rememberos_url="https://elsewhere.example.org")
+        whom(given, rememberos_url="https://elsewhere.example.org")
 
 
-def test_without_an_installation_it_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured, match="--url"):
-        drop_command._client(Settings(_env_file=None, rememberos_data=tmp_path), None, None)
+def test_why_it_waits_is_said_once() -> None:
+    said = io.StringIO()
+    waiting = drop_command._Waiting(Console(file=said))
+
+    waiting(Unavailable("gone"), 0.5)
+    waiting(Unavailable("gone"), 8)
+    waiting(Unavailable("gone"), 15)
+
+    assert said.getvalue() == "trying again in 8 s: gone\n"
 
 
 def test_ctrl_c_ends_it_at_once_and_the_next_run_goes_on(
