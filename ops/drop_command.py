@@ -161,7 +161,7 @@ class _Lines:
 
 
 def _say(report: Report, wanted: Wanted, console: Console) -> None:
-    for name, reason in report.failed:
+    for name, reason in sorted(report.failed):
         console.print(f"failed: {_shown(name)}: {_shown(reason)}")
     counts = [(report.found, "found"), (report.present, "there already"), (report.sent, "sent")]
     if wanted.wait:
