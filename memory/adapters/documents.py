@@ -101,7 +101,9 @@ class GuardedReader(FileReader, MediaReader):
 
     def _scanner(self) -> Guard:
         with self._starting:
-            self._scans = self._scans or self._started(f"memory.adapters.reading.scanned:reader:{self._engine}")
+            work = f"memory.adapters.reading.scanned:reader:{self._engine}"
+            # That engine is a program of its own.
+            self._scans = self._scans or self._started(work, programs=self._engine == "tesseract")
             return self._scans
 
     def _decoder(self) -> Guard:
@@ -109,10 +111,10 @@ class GuardedReader(FileReader, MediaReader):
             self._media = self._media or self._started("memory.adapters.reading.media:decoder:")
             return self._media
 
-    def _started(self, work: str) -> Guard:
+    def _started(self, work: str, *, programs: bool = False) -> Guard:
         if self._closed:
             raise Unavailable("the reader of files is closed")
-        return Guard(work, concurrency=self._concurrency)
+        return Guard(work, concurrency=self._concurrency, programs=programs)
 
 
 def _pieces(decoded: BinaryIO, length: int) -> Iterator[Samples]:

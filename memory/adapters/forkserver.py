@@ -26,14 +26,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from memory.adapters import confinement
 from memory.errors import RejectedFile
 
 # The answer's bytes, or pieces of them where they are too many to hold.
 Work = Callable[[BinaryIO, dict[str, Any]], bytes | Iterable[bytes]]
 
 DONE, REFUSED = b"+", b"-"
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+# How often the server looks after running children: whether they fill the disk, and whom they left behind.
+_ROUND_SECONDS = 0.5
+# Whatever forks faster than it is ended is ended with the next round.
+_GENERATIONS = 50
 
 
 @dataclass
@@ -41,11 +45,13 @@ class _Running:
     caller: socket.socket
     deadline: float
     folder: str
+    disk_bytes: int
     timed_out: bool = False
+    flooded: bool = False
 
 
 class Server:
-    """Forks a child per request, ends it at its deadline, and answers each caller with how its child ended."""
+    """Forks a child per request, ends it when its time is up or the disk fills, and tells each caller how it ended."""
 
     def __init__(self, control: socket.socket, work: Work) -> None:
         self._control = control
@@ -66,7 +72,9 @@ class Server:
             try:
                 while self._take_events(selector):
                     self._end_overdue()
+                    self._end_flooding()
                     self._reap()
+                    self._end_orphans()
             finally:
                 signal.set_wakeup_fd(-1)
                 for pid in self._running:
@@ -74,7 +82,7 @@ class Server:
 
     def _take_events(self, selector: selectors.BaseSelector) -> bool:
         nearest = min((running.deadline for running in self._running.values()), default=None)
-        timeout = None if nearest is None else max(0.0, nearest - time.monotonic())
+        timeout = None if nearest is None else min(_ROUND_SECONDS, max(0.0, nearest - time.monotonic()))
         ready = {key.fileobj for key, _ in selector.select(timeout)}
         if self._woken in ready:
             with contextlib.suppress(BlockingIOError):
@@ -100,7 +108,10 @@ class Server:
             _run_child(self._work, request, folder, source_fd, result_fd)
         os.close(source_fd)
         os.close(result_fd)
-        self._running[pid] = _Running(caller, time.monotonic() + request["limits"]["wall_seconds"], folder)
+        limits = request["limits"]
+        self._running[pid] = _Running(
+            caller, time.monotonic() + limits["wall_seconds"], folder, disk_bytes=limits["disk_bytes"]
+        )
 
     def _end_overdue(self) -> None:
         now = time.monotonic()
@@ -109,6 +120,24 @@ class Server:
                 running.timed_out = True
                 running.deadline = now + 5
                 _kill(pid)
+
+    def _end_flooding(self) -> None:
+        for pid, running in self._running.items():
+            if not running.flooded and _size(running.folder, running.disk_bytes) > running.disk_bytes:
+                running.flooded = True
+                _kill(pid)
+
+    def _end_orphans(self) -> None:
+        """Ends what left its child's group and outlived it: the kernel hands it to this process."""
+        for _ in range(_GENERATIONS):
+            orphans = [pid for pid in _children() if pid not in self._running]
+            if not orphans:
+                return
+            for pid in orphans:
+                _kill(pid)
+            for pid in orphans:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
 
     def _reap(self) -> None:
         for pid in list(self._running):
@@ -120,13 +149,33 @@ class Server:
             running = self._running.pop(pid)
             shutil.rmtree(running.folder, ignore_errors=True)
             with running.caller, contextlib.suppress(OSError):
-                running.caller.sendall(json.dumps({"code": code, "timed_out": running.timed_out}).encode())
+                ended = {"code": code, "timed_out": running.timed_out, "flooded": running.flooded}
+                running.caller.sendall(json.dumps(ended).encode())
 
 
 def _kill(pid: int) -> None:
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
+
+
+def _children() -> list[int]:
+    try:
+        return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    except OSError:
+        return []  # a kernel that does not tell
+
+
+def _size(folder: str, enough: int) -> int:
+    """The bytes of all files in a folder, counted until there are more than enough."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(place, name)).st_blocks * 512  # noqa: PTH118 - many, and quickly
+        if size > enough:
+            break
+    return size
 
 
 def _run_child(work: Work, request: dict[str, Any], folder: str, source_fd: int, result_fd: int) -> None:
@@ -146,6 +195,8 @@ def _run_child(work: Work, request: dict[str, Any], folder: str, source_fd: int,
         os.environ["TMPDIR"] = folder
         os.chdir(folder)
         _limit(request["limits"])
+        confinement.leave_files(folder)
+        confinement.leave_calls(programs=request["programs"])
         with open(source_fd, "rb") as source, open(result_fd, "wb") as result:
             _answer(work, source, request, result)
         code = 0
@@ -202,27 +253,16 @@ def die_with(parent: int, number: signal.Signals) -> None:
         os._exit(1)
 
 
-def isolate() -> None:
-    """Takes the network and the way to more rights away, as far as the kernel lets us."""
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if libc.unshare(_CLONE_NEWNET) == 0:
-        return
-    user, group = os.geteuid(), os.getegid()
-    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
-        # Without the maps the process would be nobody to everything that asks for its name.
-        with contextlib.suppress(OSError):
-            Path("/proc/self/setgroups").write_text("deny")
-            Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-            Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+def _adopt_orphans() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def main(arguments: list[str]) -> None:
-    """Isolates itself, loads the work and serves until the control socket closes or the parent ends."""
+    """Leaves the network, loads the work and serves until the control socket closes or the parent ends."""
     work_name, control_fd, parent, folder = arguments
-    isolate()
+    confinement.leave_network()
+    _adopt_orphans()
 
     def leave(*_: object) -> None:
         """Ends at once, whatever is being imported or done; the children end with this process. The parent removes the

@@ -40,18 +40,20 @@ class Limits:
     cpu_seconds: int = 60
     wall_seconds: int = 90
     result_bytes: int = 64 * 1024**2
+    disk_bytes: int = 256 * 1024**2
 
 
 class Guard:
     """Hands files to one fork server, at most `concurrency` at once; the others wait. Safe to call from many threads.
 
     `work` is `module:function:argument`: what the function returns for the argument runs in each child; it gets the
-    open file and the request and returns bytes. The server starts in the background, is started again when it dies, and
-    ends with this process.
+    open file and the request and returns bytes. `programs`: whether it starts others, which most do not. The server
+    starts in the background, is started again when it dies, and ends with this process.
     """
 
-    def __init__(self, work: str, *, concurrency: int) -> None:
+    def __init__(self, work: str, *, concurrency: int, programs: bool = False) -> None:
         self._work = work
+        self._programs = programs
         self._slots = threading.BoundedSemaphore(concurrency)
         self._changed = threading.Condition()
         self._control: socket.socket | None = None
@@ -77,9 +79,12 @@ class Guard:
                     source = stack.enter_context(path.open("rb"))
                 except OSError as error:
                     raise Unavailable("the file to read could not be opened") from error
-                ended = self._run_child(source, result, json.dumps({**request, "limits": asdict(limits)}), limits)
+                sent = json.dumps({**request, "limits": asdict(limits), "programs": self._programs})
+                ended = self._run_child(source, result, sent, limits)
             if ended["timed_out"]:
                 raise RejectedFile(f"reading it took longer than {limits.wall_seconds} seconds")
+            if ended["flooded"]:
+                raise RejectedFile("it fills the disk when it is read")
             if ended["code"] == -signal.SIGXCPU:
                 raise RejectedFile(f"reading it took more than {limits.cpu_seconds} seconds of computing")
             result.seek(0)

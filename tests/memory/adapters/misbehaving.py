@@ -1,5 +1,6 @@
 """Works that misbehave in every way a reader might, run by the real fork server in the guard's tests."""
 
+import importlib
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,17 +17,18 @@ from memory.adapters.forkserver import Work
 from memory.errors import RejectedFile
 
 
-def reader(greeting: str) -> Work:
-    """Does what the request's `do` says."""
+def reader(board: str) -> Work:
+    """Does what the request's `do` says. The board is a file to write on, opened before the child is confined."""
+    notes = os.open(board, os.O_RDWR | os.O_APPEND | os.O_CREAT)
 
     def work(source: BinaryIO, request: dict[str, Any]) -> bytes:
-        return _ACTIONS[request["do"]](source, request, greeting)
+        return _ACTIONS[request["do"]](source, request, notes)
 
     return work
 
 
-def _echo(source: BinaryIO, request: dict[str, Any], greeting: str) -> bytes:
-    return f"{greeting} {request['name']}: ".encode() + source.read()
+def _echo(source: BinaryIO, request: dict[str, Any], _notes: int) -> bytes:
+    return f"Hello {request['name']}: ".encode() + source.read()
 
 
 def _loop(*_: object) -> bytes:
@@ -81,7 +84,7 @@ def _open_files(*_: object) -> bytes:
     return " ".join(str(Path(f"/proc/self/fd/{fd}").resolve()) for fd in os.listdir("/proc/self/fd")).encode()  # noqa: PTH208
 
 
-def _litter(_source: BinaryIO, request: dict[str, Any], _greeting: str) -> bytes:
+def _litter(_source: BinaryIO, request: dict[str, Any], _notes: int) -> bytes:
     """Leaves a file and a process behind, and names them."""
     descriptor, path = tempfile.mkstemp()
     os.close(descriptor)
@@ -89,7 +92,7 @@ def _litter(_source: BinaryIO, request: dict[str, Any], _greeting: str) -> bytes
     return f"{path} {process.pid}".encode()
 
 
-def _call(_source: BinaryIO, request: dict[str, Any], _greeting: str) -> bytes:
+def _call(_source: BinaryIO, request: dict[str, Any], _notes: int) -> bytes:
     try:
         with socket.create_connection(("127.0.0.1", request["port"]), timeout=5):
             return b"reached"
@@ -97,30 +100,101 @@ def _call(_source: BinaryIO, request: dict[str, Any], _greeting: str) -> bytes:
         return b"cut off"
 
 
-def _meet(_source: BinaryIO, request: dict[str, Any], _greeting: str) -> bytes:
-    """Comes back once as many children as `guests` are in the room at the same time."""
-    room = Path(request["room"])
-    (room / request["name"]).touch()
-    while len(list(room.iterdir())) < request["guests"]:
+def _noted(notes: int) -> list[str]:
+    return os.pread(notes, 1 << 20, 0).decode().split()
+
+
+def _meet(_source: BinaryIO, request: dict[str, Any], notes: int) -> bytes:
+    """Comes back once as many children as `guests` have come."""
+    os.write(notes, b"+ ")
+    while _noted(notes).count("+") < request["guests"]:
         time.sleep(0.02)
     return b"met"
 
 
-def _alone(_source: BinaryIO, request: dict[str, Any], _greeting: str) -> bytes:
-    """Says whether somebody else was in the room at any moment of its stay."""
-    room = Path(request["room"])
-    (room / request["name"]).touch()
+def _alone(_source: BinaryIO, request: dict[str, Any], notes: int) -> bytes:
+    """Says how many were there at once, at most, during its stay."""
+    os.write(notes, b"+ ")
     seen = 0
     for _ in range(20):
-        seen = max(seen, len(list(room.iterdir())))
+        noted = _noted(notes)
+        seen = max(seen, noted.count("+") - noted.count("-"))
         time.sleep(0.01)
-    (room / request["name"]).unlink()
+    os.write(notes, b"- ")
     return str(seen).encode()
 
 
-def _announce(_source: BinaryIO, request: dict[str, Any], _greeting: str) -> bytes:
-    Path(request["to"]).write_text(str(os.getpid()))
+def _announce(_source: BinaryIO, request: dict[str, Any], notes: int) -> bytes:
+    os.write(notes, f"{os.getpid()} ".encode())
     return _sleep()
+
+
+def _defy(source: BinaryIO, request: dict[str, Any], notes: int) -> bytes:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+    return _announce(source, request, notes)
+
+
+def _fork(*_: object) -> bytes:
+    os.fork()
+    return b"forked"
+
+
+def _start(*_: object) -> bytes:
+    subprocess.run(["/bin/sh", "-c", "exit 0"], check=True)
+    return b"started"
+
+
+def _escape(*_: object) -> bytes:
+    """Starts a process that leaves the group and outlives its parent."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    return str(child.pid).encode()
+
+
+def _bomb(*_: object) -> bytes:
+    """Forks without end, each into a session of its own."""
+    while True:
+        if os.fork() == 0:
+            os.setsid()
+
+
+def _fill(*_: object) -> bytes:
+    for number in range(100_000):
+        Path(f"{number}").write_bytes(bytes(512 * 1024))
+    return b"filled"
+
+
+def _peek(_source: BinaryIO, request: dict[str, Any], _notes: int) -> bytes:
+    return Path(request["at"]).read_bytes()
+
+
+def _list(_source: BinaryIO, request: dict[str, Any], _notes: int) -> bytes:
+    return " ".join(os.listdir(request["at"])).encode()  # noqa: PTH208
+
+
+def _scribble(_source: BinaryIO, request: dict[str, Any], _notes: int) -> bytes:
+    Path(request["at"]).write_text("overwritten")
+    return b"written"
+
+
+def _murder(_source: BinaryIO, request: dict[str, Any], _notes: int) -> bytes:
+    os.kill(request["pid"], signal.SIGKILL)
+    return b"done"
+
+
+def _think(*_: object) -> bytes:
+    """What readers do themselves: threads, temporary files, late imports, a look at their own process."""
+    with ThreadPoolExecutor(2) as threads, tempfile.NamedTemporaryFile("w+") as file:
+        file.write(str(sum(threads.map(len, ["a", "bb"]))))
+        file.seek(0)
+        importlib.import_module("wave")
+        return file.read().encode() + str(Path("/proc/self/statm").exists()).encode()
+
+
+def _open_a_socket(_source: BinaryIO, request: dict[str, Any], _notes: int) -> bytes:
+    kinds = {"udp": (socket.AF_INET, socket.SOCK_DGRAM), "unix": (socket.AF_UNIX, socket.SOCK_STREAM)}
+    with socket.socket(*kinds[request["kind"]]):
+        return b"opened"
 
 
 _ACTIONS: dict[str, Callable[..., bytes]] = {
@@ -142,4 +216,16 @@ _ACTIONS: dict[str, Callable[..., bytes]] = {
     "meet": _meet,
     "alone": _alone,
     "announce": _announce,
+    "defy": _defy,
+    "fork": _fork,
+    "start": _start,
+    "escape": _escape,
+    "bomb": _bomb,
+    "fill": _fill,
+    "peek": _peek,
+    "list": _list,
+    "scribble": _scribble,
+    "murder": _murder,
+    "think": _think,
+    "open a socket": _open_a_socket,
 }

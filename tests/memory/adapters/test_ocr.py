@@ -139,7 +139,7 @@ def read_with_tesseract(folder: Path, path: Path, limits: Limits | None = None) 
     """Reads a file with the program `tesseract` that lies in the folder."""
     before = os.environ["PATH"]
     os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
-    guard = Guard("memory.adapters.reading.scanned:reader:tesseract", concurrency=1)
+    guard = Guard("memory.adapters.reading.scanned:reader:tesseract", concurrency=1, programs=True)
     try:
         return Document.model_validate_json(guard.run(path, {"filename": "x"}, limits or Limits()))
     finally:
