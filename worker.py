@@ -90,13 +90,15 @@ async def run(settings: Settings) -> None:
     # First of all, while there is one thread: the reader forks.
     reader = GuardedReader(ocr_engine=settings.ocr_engine)
     try:
-        built = services.build(settings, reader=reader, senses=senses.build(settings, reader))
+        perceiving = senses.build(settings, reader)
+        built = services.build(settings, reader=reader, senses=perceiving)
         try:
             client = await connect(settings.temporal_address or LOCAL_TEMPORAL, settings.temporal_namespace, stop)
             if client is not None:
                 await serve(client, built, stop)
         finally:
             built.close()
+            perceiving.close()
     finally:
         reader.close()
     log.info("worker ended")

@@ -200,6 +200,8 @@ class Transcriber(Protocol):
         """Makes sure that it can work. Raises Unavailable, Misconfigured."""
         ...
 
+    def close(self) -> None: ...
+
 
 class Captioner(Protocol):
     """Says in words what a picture shows."""
@@ -216,6 +218,8 @@ class Captioner(Protocol):
         """Raises Unavailable; Misconfigured; Invalid when this picture is refused."""
         ...
 
+    def close(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class Senses:
@@ -225,3 +229,9 @@ class Senses:
     transcriber: Transcriber | None = None
     captioner: Captioner | None = None
     max_minutes: int = 240
+
+    def close(self) -> None:
+        """Gives back what the models hold; the media reader belongs to whoever made it."""
+        for model in (self.transcriber, self.captioner):
+            if model is not None:
+                model.close()

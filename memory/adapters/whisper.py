@@ -57,6 +57,11 @@ class LocalTranscriber(Transcriber):
         """Loads the model now. Raises Misconfigured when it cannot be, Unavailable when it cannot be fetched."""
         self._model()
 
+    def close(self) -> None:
+        """Forgets the model; transcriptions under way keep it until they are done."""
+        with self._loading:
+            self._loaded = None
+
     def _model(self) -> Any:
         with self._loading:
             if self._loaded is None:

@@ -39,8 +39,10 @@ def working(
         }
     )
     reader = GuardedReader(ocr_engine="off")
-    with at_work(build(perceiving, reader=reader, senses=senses.build(perceiving, reader)), temporal):
+    models = senses.build(perceiving, reader)
+    with at_work(build(perceiving, reader=reader, senses=models), temporal):
         yield
+    models.close()
     reader.close()
 
 

@@ -81,6 +81,9 @@ class Ear(Transcriber):
     def load(self) -> None:
         """Nothing to load."""
 
+    def close(self) -> None:
+        """Nothing to close."""
+
 
 class Eye(Captioner):
     name = "eye"
@@ -100,6 +103,9 @@ class Eye(Captioner):
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 def said(start: float, end: float, text: str) -> Said:
@@ -155,7 +161,7 @@ class Staging:
         )
         house = dataclasses.replace(services, ingesting=ingesting)
         opened = house.drops.open(caller, "garden", [incoming("memo", content)], DropOptions())
-        ((file_id,),) = ingesting.unfinished(caller.tenant_id, opened.batch_id, 10)
+        _, ((file_id,),) = ingesting.unfinished(caller.tenant_id, opened.batch_id, 10)
         return Stage(house, self._tenant, opened.batch_id, file_id, ingesting.read(caller.tenant_id, file_id))
 
 
