@@ -46,7 +46,10 @@ class FolderStored(BaseModel):
 
 
 class DropResult(BaseModel):
+    """`parent` is the archive or the mail that it lies in."""
+
     filename: str
+    parent: str | None = None
     status: Literal["ok", "failed", "duplicate"]
     memory_ids: list[UUID]
     chunks: int
@@ -101,10 +104,11 @@ FileStatus = Literal["queued", "processing", "done", "duplicate", "failed"]
 
 
 class BatchFile(BaseModel):
-    """`path` is where it lay, when it was dropped with its folders."""
+    """`path` is where it lay, when it came with its folders; `parent` the archive or the mail that it lies in."""
 
     filename: str
     path: str | None
+    parent: str | None
     status: FileStatus
     memory_ids: list[UUID]
     chunks: int

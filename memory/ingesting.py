@@ -14,6 +14,7 @@ from memory.documents import Documents
 from memory.embedding import Embedding
 from memory.errors import Misconfigured, RejectedFile
 from memory.filling import Filling
+from memory.members import Members
 from memory.perceiving import Perceiving
 from memory.ports import Document, FileReader, ObjectStore, Senses, Vectors
 from memory.statistics import Statistics
@@ -51,6 +52,7 @@ class Ingesting:
         self._database = database
         self._embedding = embedding
         self._objects = objects
+        self._members = Members(database, objects)
         self._statistics = statistics
         self._reader = reader
         self._documents = Documents(objects)
@@ -68,7 +70,8 @@ class Ingesting:
         return found.round, _portions(found.files)
 
     def read(self, tenant_id: UUID, file_id: UUID) -> Literal["transcript", "caption"] | None:
-        """Makes a document of the original and keeps it as an object; a file that has ended is left alone.
+        """Makes a document of the original and keeps it as an object; files inside of it join its batch. A file that
+        has ended is left alone.
 
         Tells what is to be added to it before it is stored. A file that cannot be read ends as failed with its reason.
         Raises Unavailable.
@@ -88,6 +91,8 @@ class Ingesting:
         except RejectedFile as error:
             self.give_up(tenant_id, file_id, error.detail)
             return None
+        if claimed.source != UPLOADED:
+            document = document.model_copy(update={"note": self._members.take(tenant_id, claimed, document)})
         self._documents.keep(tenant_id, file_id, document)
         return document.awaits
 
@@ -245,6 +250,7 @@ def _memory(ready: _Prepared, index: int, vector: Vectors) -> NewMemory:
         category=file.options.category,
         source=file.source,
         metadata={
+            **file.inherited,
             **ready.document.metadata,
             **file.options.metadata,
             **piece.metadata,

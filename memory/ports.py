@@ -121,10 +121,22 @@ class Block(BaseModel):
     end: float = 0.0
 
 
+@dataclass(frozen=True)
+class Member:
+    """A file inside of another: an attachment, or one of an archive. Its name is as it stands there, with its folders;
+    `refused` says why its content was not taken.
+    """
+
+    name: str
+    content: bytes
+    refused: str | None = None
+
+
 class Document(BaseModel):
     """What a reader made of one file. No blocks and a `note` means: kept, but not readable as text, and why.
 
     `awaits` is what only a model can add, where there is one: the transcript of a recording, the caption of a picture.
+    `members` are the files inside of it; they are no part of its JSON.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -134,6 +146,7 @@ class Document(BaseModel):
     metadata: dict[str, str | float] = Field(default_factory=dict)
     note: str | None = None
     awaits: Literal["transcript", "caption"] | None = None
+    members: list[Member] = Field(default_factory=list, exclude=True)
 
 
 class FileReader(Protocol):

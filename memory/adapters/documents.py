@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from pydantic import ValidationError
 
-from memory.adapters import ocr
+from memory.adapters import answers, ocr
 from memory.adapters.guard import Guard, Limits
-from memory.errors import RejectedFile, Unavailable
+from memory.errors import Unavailable
 from memory.ports import SAMPLES_A_SECOND, Document, FileReader, MediaReader, Samples, Sound
 
 _FILENAME_CHARACTERS = 1_000
@@ -50,10 +49,7 @@ class GuardedReader(FileReader, MediaReader):
         answer = self._files.run(path, request, self._limits)
         if not answer:
             answer = self._scanner().run(path, request, self._scan_limits)
-        try:
-            return Document.model_validate_json(answer)
-        except ValidationError as error:
-            raise RejectedFile("it broke its reader") from error
+        return answers.unpack(answer)
 
     @contextmanager
     def sound(self, path: Path, *, max_seconds: int) -> Iterator[Sound | None]:

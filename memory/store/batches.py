@@ -156,10 +156,11 @@ def files(
     rows = session.execute(
         text(
             f"""
-            select f.filename, f.path, f.status, {_CHUNKS}, f.note, f.error, {_MEMORY_IDS}
+            select f.filename, f.path, f.inherited ->> 'parent' as parent, f.status, {_CHUNKS}, f.note, f.error,
+                   {_MEMORY_IDS}
             from files f join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
             where f.batch_id = :batch_id and f.status = coalesce(:status, f.status)
-            order by f.ordinal, f.id limit :limit offset :offset
+            order by f.ordinal, f.depth, f.place, f.id limit :limit offset :offset
             """
         ),
         {
@@ -178,12 +179,13 @@ def results(session: Session, batch_id: UUID, *, shows_duplicates: bool, preview
     rows = session.execute(
         text(
             f"""
-            select f.filename, case f.status when 'done' then 'ok' else f.status end as status, {_CHUNKS}, f.note,
-                   f.error, {_MEMORY_IDS},
+            select f.filename, f.inherited ->> 'parent' as parent,
+                   case f.status when 'done' then 'ok' else f.status end as status, {_CHUNKS}, f.note, f.error,
+                   {_MEMORY_IDS},
                    (select left(m.text, :characters) {_MEMORIES} order by m.position, m.id limit 1) as preview
             from files f join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
             where f.batch_id = :batch_id and f.status not in {PENDING}
-            order by f.ordinal, f.id
+            order by f.ordinal, f.depth, f.place, f.id
             """
         ),
         {"batch_id": batch_id, "shows_duplicates": shows_duplicates, "characters": preview_characters},

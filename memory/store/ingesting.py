@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -16,13 +17,17 @@ from memory.store.collections import CURRENT
 @dataclass(frozen=True)
 class FileToRead:
     """What reading a claimed file needs; `collection_id` is None when the collection was deleted, `key` when the
-    original is gone with the memory that carried it."""
+    original is gone with the memory that carried it. `depth` counts the files that it lies in.
+    """
 
+    id: UUID
     filename: str
     size: int
     key: str | None
+    depth: int
     collection_id: UUID | None
     force: bool
+    source: str
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class FileToStore:
     id: UUID
     filename: str
     path: str | None
+    inherited: dict[str, Any]
     collection_id: UUID | None
     options: DropOptions
     source: str
@@ -60,16 +66,16 @@ def unfinished(session: Session, batch_id: UUID, most: int, without: Sequence[UU
         text(
             f"""
             select id, size from (
-                select f.id, f.size, f.ordinal, f.sha256, b.force,
-                       row_number() over (partition by f.sha256 order by f.ordinal, f.id) as place
+                select f.id, f.size, f.ordinal, f.depth, f.place, f.sha256, b.force,
+                       row_number() over (partition by f.sha256 order by f.ordinal, f.depth, f.place, f.id) as copy
                 from files f join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
                 where f.batch_id = :batch_id and f.status in {PENDING}
             ) as waiting
             where id <> all (cast(:without as uuid[])) and (
-                force or place = 1
+                force or copy = 1
                 or sha256 in (select sha256 from files where batch_id = :batch_id and status = 'failed')
             )
-            order by ordinal, id limit :most
+            order by ordinal, depth, place, id limit :most
             """
         ),
         {"batch_id": batch_id, "most": most, "without": list(without)},
@@ -92,7 +98,8 @@ def claim(session: Session, file_id: UUID) -> FileToRead | None:
                 updated_at = now()
             from batches b
             where f.id = :file_id and f.status in {PENDING} and b.tenant_id = f.tenant_id and b.id = f.batch_id
-            returning f.status, f.batch_id, f.filename, f.size, f.key, b.collection_id, b.force
+            returning f.id, f.status, f.batch_id, f.filename, f.size, f.key, f.depth, b.collection_id, b.force,
+                      b.source
             """
         ),
         {"file_id": file_id, "cancelled": CANCELLED},
@@ -104,7 +111,7 @@ def claim(session: Session, file_id: UUID) -> FileToRead | None:
         text("update batches set touched_at = now() where id = :id and touched_at < now() - interval '5 seconds'"),
         {"id": row.batch_id},
     )
-    return FileToRead(row.filename, row.size, row.key, row.collection_id, row.force)
+    return FileToRead(row.id, row.filename, row.size, row.key, row.depth, row.collection_id, row.force, row.source)
 
 
 def pending(session: Session, file_ids: Sequence[UUID]) -> list[FileToStore]:
@@ -112,11 +119,11 @@ def pending(session: Session, file_ids: Sequence[UUID]) -> list[FileToStore]:
     rows = session.execute(
         text(
             f"""
-            select f.id, f.filename, f.path, b.collection_id, b.container_tag, b.category, b.importance, b.metadata,
-                   b.force, b.source, b.created_by, b.created_by_label, encode(f.sha256, 'hex') as content
+            select f.id, f.filename, f.path, f.inherited, b.collection_id, b.container_tag, b.category, b.importance,
+                   b.metadata, b.force, b.source, b.created_by, b.created_by_label, encode(f.sha256, 'hex') as content
             from files f join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
             where f.id = any (:file_ids) and f.status in {PENDING}
-            order by f.ordinal, f.id
+            order by f.ordinal, f.depth, f.place, f.id
             """
         ),
         {"file_ids": list(file_ids)},
@@ -126,6 +133,7 @@ def pending(session: Session, file_ids: Sequence[UUID]) -> list[FileToStore]:
             row.id,
             row.filename,
             row.path,
+            row.inherited,
             row.collection_id,
             DropOptions(
                 container_tag=row.container_tag,

@@ -241,6 +241,10 @@ class FileRow(TenantTable, table=True):
     ordinal: int
     filename: str
     path: str | None
+    parent_id: UUID | None
+    depth: int
+    place: int
+    inherited: dict[str, Any] = Field(sa_type=JSONB)
     content_type: str
     size: int = Field(sa_type=BigInteger)
     sha256: bytes = Field(sa_type=LargeBinary)

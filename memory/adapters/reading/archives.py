@@ -1,13 +1,16 @@
 """Zip containers of office files and e-books, checked before anything in them is unpacked."""
 
 import io
+import lzma
 import posixpath
 import zipfile
+import zlib
 
 from lxml import etree
 
 from memory.errors import RejectedFile
 
+PROTECTED = "it is protected by a password"
 MAX_UNPACKED = 512 * 1024**2
 MAX_PART = 64 * 1024**2
 MAX_RATIO = 200
@@ -33,19 +36,30 @@ class Archive:
             raise RejectedFile(f"it holds {len(members)} parts; {MAX_MEMBERS} are read")
         if unpacked > MAX_UNPACKED or (unpacked > _HARMLESS and unpacked > MAX_RATIO * len(data)):
             raise RejectedFile(f"it unpacks to {unpacked // 1024**2} MB, which no honest file of its size does")
-        if any(member.flag_bits & 0x1 for member in members):
-            raise RejectedFile("it is protected by a password")
         self.names = frozenset(member.filename for member in members)
+        self.members = members
+        locked = frozenset(member.filename for member in members if member.flag_bits & 0x1)
+        # One part is enough for office files; of an archive of files, the others can be read.
+        is_office = "[Content_Types].xml" in self.names or "mimetype" in self.names
+        if locked and (is_office or all(member.is_dir() or member.filename in locked for member in members)):
+            raise RejectedFile(PROTECTED)
 
     def read(self, name: str, limit: int = MAX_PART) -> bytes:
         """One member's bytes."""
         try:
-            if self._zip.getinfo(name).file_size > limit:
-                raise RejectedFile(f"one of its parts unpacks to more than {limit // 1024**2} MB")
-            return self._zip.read(name)
+            return self.unpack(self._zip.getinfo(name), limit)
         except KeyError as error:
             raise RejectedFile("it is damaged: one of its parts is missing") from error
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
+
+    def unpack(self, member: zipfile.ZipInfo, limit: int = MAX_PART) -> bytes:
+        """The same for one of `members`, of which two may bear one name."""
+        if member.flag_bits & 0x1:
+            raise RejectedFile(PROTECTED)
+        if member.file_size > limit:
+            raise RejectedFile(f"one of its parts unpacks to more than {limit // 1024**2} MB")
+        try:
+            return self._zip.read(member)
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             raise RejectedFile("it is damaged: one of its parts cannot be unpacked") from error
 
 

@@ -44,8 +44,11 @@ _MIXED = 0.9
 _MIXED_SIGNS = 0.97
 _RARE = {"cp852": 0.97, "mac_latin2": 0.97, "cp850": 0.97, "cp437": 0.97, "mac_roman": 0.97, "mac_cyrillic": 0.97}
 _TIE = 0.005
+_DOUBT = 0.06
 # With so many of them, an equally likely reading would have shown itself to be wrong somewhere.
 _TELLING_BYTES = 60
+_GREEK_WORD = re.compile("[\u0370-\u03ff]{2,}")
+_ACCENTS = re.compile("[άέήίόύώΐΰϊϋ]")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
@@ -64,8 +67,9 @@ def guess(sample: bytes) -> Guess | None:
     if best < _ENOUGH:
         return None
     rivals = [codec for codec, score in scores if score > best - _TIE]
+    likely = [codec for codec, score in scores if score > best - _DOUBT]
     is_long = len(sample) - len(sample.translate(None, bytes(range(128, 256)))) >= _TELLING_BYTES
-    return Guess(rivals[0], is_certain=is_long or len({sample.decode(rival) for rival in rivals}) == 1)
+    return Guess(rivals[0], is_certain=is_long or len({sample.decode(rival) for rival in likely}) == 1)
 
 
 def _scores(sample: bytes) -> Iterator[tuple[str, float]]:
@@ -120,10 +124,12 @@ def _is_ascii_letter(character: str) -> bool:
 
 
 def _plausible(text: str) -> float:
-    """Long texts are not all capitals; Cyrillic with hardly a vowel is Hebrew, or Cyrillic of another code page; Thai
-    without consonants is Hebrew; and no text holds the control characters between 0x80 and 0x9f.
+    """Long texts are not all capitals; a Greek word has one accent; Cyrillic with hardly a vowel is Hebrew, or Cyrillic
+    of another code page; Thai without consonants is Hebrew; and no text holds control characters beyond ASCII.
     """
     letters = [character for character in text if character > "\x7f"]
+    if any(len(_ACCENTS.findall(word)) > 1 for word in _GREEK_WORD.findall(text)):
+        return 0.7
     if any("\x80" <= character <= "\x9f" for character in letters):
         return 0.0
     thai = [character for character in letters if "\u0e01" <= character <= "\u0e5b"]
@@ -132,7 +138,7 @@ def _plausible(text: str) -> float:
     cyrillic = [character for character in text.lower() if "\u0430" <= character <= "\u044f"]
     vowels = sum(character in "аеиоуыэюя" for character in cyrillic)
     is_shouted = len(letters) > 20 and sum(map(str.isupper, letters)) > 0.8 * len(letters)
-    return 0.9 if is_shouted or vowels < 0.3 * len(cyrillic) else 1.0
+    return 0.9 if is_shouted or vowels < 0.25 * len(cyrillic) else 1.0
 
 
 def _whole(text: str) -> float:
@@ -156,10 +162,24 @@ def _traditional(_text: str, sample: bytes) -> float:
 
 def _korean(text: str, _sample: bytes) -> float:
     """All Hangul lies in a third of what Chinese would use."""
-    hangul = sum("가" <= character <= "힣" for character in text)
+    hangul = sum("가" <= character <= "힣" and _is_common_hangul(character) for character in text)
     wide = sum(character >= "\u3000" for character in text)
     # Korean texts hold Chinese characters too; Chinese read as Korean shows hardly more Hangul than half.
     return min(1.0, 1.2 * hangul / wide) if wide else 0.0
+
+
+def _is_common_hangul(character: str) -> bool:
+    # The rest of the code page is for syllables that hardly occur, and what other code pages' letters look like.
+    return all(byte >= 0xA1 for byte in character.encode("cp949"))
+
+
+def _shift_jis(text: str, sample: bytes) -> float:
+    """Names and headlines have hardly any kana; their characters are of the commoner half, which comes first."""
+    wide = [character for character in text if character > "\x7f"]
+    leads = [character.encode("cp932", errors="replace")[0] for character in wide]
+    common = sum(lead in range(0x81, 0x98) for lead in leads)
+    odd = sum(lead in range(0xA0, 0xE0) for lead in leads)
+    return max(_japanese(text, sample), 0.97 * (common - odd) / len(wide) if len(wide) > 1 else 0.0)
 
 
 def _japanese(text: str, _sample: bytes) -> float:
@@ -182,7 +202,7 @@ def _share_of_leads(sample: bytes, leads: range, *, trails_from: int) -> float:
 
 _MULTIBYTE: tuple[tuple[str, Callable[[str, bytes], float]], ...] = (
     ("euc_jp", _japanese),
-    ("cp932", _japanese),
+    ("cp932", _shift_jis),
     ("cp949", _korean),
     ("gb18030", _chinese),
     ("big5hkscs", _traditional),

@@ -1,17 +1,22 @@
 """Where readers put what they find: cleans text, stops at the caps, and makes the Document."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from memory.ports import Block, Document
+from memory.errors import RejectedFile
+from memory.ports import Block, Document, Member
 
 MAX_CHARACTERS = 2_000_000
 MAX_BLOCKS = 100_000
 # Headers are repeated in every row, so rows count with them, against a wider cap.
 MAX_WITH_HEADERS = 20_000_000
 MAX_HEADING_LEVEL = 9
+MAX_MEMBERS = 1_000
+MAX_MEMBER_BYTES = 10 * 1024**2
+# The answer of a child holds them all.
+MAX_MEMBERS_BYTES = 48 * 1024**2
 
 # Control characters other than tab and line ends, NUL among them, and lone surrogates: no text store takes them.
 _UNSTORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufeff\ufffe\uffff]")
@@ -31,6 +36,8 @@ class Collector:
         self._characters = 0
         self._with_headers = 0
         self._notes: list[str] = []
+        self._members: list[Member] = []
+        self._members_bytes = 0
         self.metadata: dict[str, str] = {}
         self.awaits: Literal["transcript", "caption"] | None = None
 
@@ -59,12 +66,39 @@ class Collector:
         """One row of a table as one line, with the table's header line."""
         self._add("row", one_line(text), 1, header, place)
 
+    def member(self, name: str, size: int, content: Callable[[], bytes]) -> None:
+        """A file inside of this one; `content` is called only when there is room for so many bytes."""
+        refused = None
+        if size > MAX_MEMBER_BYTES:
+            refused = f"larger than {MAX_MEMBER_BYTES // 1024**2} MB, the limit for one file"
+        elif self._members_bytes + size > MAX_MEMBERS_BYTES:
+            refused = (
+                f"not taken: the files before it hold {MAX_MEMBERS_BYTES // 1024**2} MB together, the most there is"
+            )
+        held = b""
+        if refused is None:
+            try:
+                held = content()
+            except RejectedFile as error:
+                refused = error.detail
+        self._members_bytes += len(held)
+        self._members.append(Member(name, held, refused))
+
+    @property
+    def has_room_for_members(self) -> bool:
+        return len(self._members) < MAX_MEMBERS
+
     def document(self, content_type: str) -> Document:
         note = "; ".join(self._notes) or None
         if not self._blocks and note is None:
             note = "kept; no text was found in it, found by its name"
         return Document(
-            content_type=content_type, blocks=self._blocks, metadata={**self.metadata}, note=note, awaits=self.awaits
+            content_type=content_type,
+            blocks=self._blocks,
+            metadata={**self.metadata},
+            note=note,
+            awaits=self.awaits,
+            members=self._members,
         )
 
     @property

@@ -17,6 +17,12 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# Seven bits a character, with escapes between scripts.
+_ESCAPING = (
+    (b"\x1b$", ("iso2022_jp_2", "iso2022_jp_ext", "iso2022_kr")),
+    (b"\x1b(", ("iso2022_jp_2", "iso2022_jp_ext")),
+    (b"~{", ("hz",)),
+)
 _SAMPLE = 64 * 1024
 _CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\n\r\x0b\x0c\x1b")) + b"\x7f"
 _TEXT_CONTROLS = frozenset("\t\n\r\x0b\x0c\x1b\x85")
@@ -26,6 +32,8 @@ _LATIN = frozenset({"ascii", "iso8859-1"})
 _NO_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"})
 
 
+_EAST_ASIAN = re.compile("[\\s!-~\u0e01-\u0e5b\u3000-\u30ff\u4e00-\u9fa5\uac00-\ud7a3\uff01-\uff5e‘’“”…—]")  # noqa: RUF001
+_FEW = 12
 _DECLARATION = re.compile(rb"""(?:<\?xml[^>]*?encoding|<meta[^>]*?charset)\s*=\s*["']?([A-Za-z0-9._:-]{2,40})""", re.I)
 
 
@@ -57,8 +65,8 @@ def _decode(data: bytes, declared: str | None) -> Decoded | None:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return _repaired(data, encoding)
-    if b"\x1b$" in data[:_SAMPLE] or b"\x1b(" in data[:_SAMPLE]:
-        for escaping in ("iso2022_jp_2", "iso2022_kr"):
+    for mark, escapings in _ESCAPING:
+        for escaping in escapings if mark in data[:_SAMPLE] and data.isascii() else ():
             text = _strict(data, escaping)
             if text is not None and "\x1b" not in text and "\x0e" not in text:
                 return Decoded(text)
@@ -69,7 +77,8 @@ def _decode(data: bytes, declared: str | None) -> Decoded | None:
     if text is not None:
         return Decoded(text)
     if looks_binary(data):
-        return None
+        text = _wide_east_asian(data)
+        return Decoded(text) if text is not None else None
     return _damaged_utf8(data) or _legacy(data)
 
 
@@ -105,6 +114,15 @@ def _wide(data: bytes) -> str | None:
         if best is None or blocks < best[0]:
             best = (blocks, text)
     return None if best is None else best[1]
+
+
+def _wide_east_asian(data: bytes) -> str | None:
+    """UTF-16 without a mark and without a single character of one byte. Random bytes do not look like it for long."""
+    for encoding in ("utf-16-le", "utf-16-be"):
+        text = _strict(data, encoding) if len(data) % 2 == 0 else None
+        if text and 50 * len(_EAST_ASIAN.findall(text)) >= 49 * len(text) >= 49 * _FEW:
+            return text
+    return None
 
 
 def looks_binary(data: bytes) -> bool:

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from memory.adapters.answers import pack
 from memory.adapters.forkserver import Work
 from memory.adapters.reading.books import read_epub
 from memory.adapters.reading.collector import Collector
+from memory.adapters.reading.containers import read_packed, read_tar, read_zip
 from memory.adapters.reading.decoding import Decoded, decode
 from memory.adapters.reading.legacy import read_doc, read_ppt, read_xls
 from memory.adapters.reading.mail import read_eml, read_msg
@@ -28,6 +30,8 @@ UNREADABLE = "kept; not readable as text, found by its name"
 NEEDS_OCR = b""
 
 _BINARY: dict[Kind, Callable[[bytes, Collector], None]] = {
+    Kind.ZIP: read_zip,
+    Kind.TAR: read_tar,
     Kind.DOCX: read_docx,
     Kind.PPTX: read_pptx,
     Kind.XLSX: read_xlsx,
@@ -59,7 +63,7 @@ def reader(pictures: str) -> Work:
 
     def read(source: BinaryIO, request: dict[str, Any]) -> bytes:
         try:
-            return read_document(source.read(), request["filename"], sight).model_dump_json().encode()
+            return pack(read_document(source.read(), request["filename"], sight))
         except NeedsOcr:
             return NEEDS_OCR
 
@@ -79,7 +83,7 @@ def read_document(data: bytes, filename: str, sight: Ocr) -> Document:
         if kind is None:
             return Document(content_type=media_type, blocks=[], note=UNREADABLE)
         with found.collecting():
-            _read_binary(kind, data, found, sight)
+            _read_binary(kind, data, filename, found, sight)
         return found.document(media_type)
     decoded = decode(data)
     if decoded is None:
@@ -90,8 +94,10 @@ def read_document(data: bytes, filename: str, sight: Ocr) -> Document:
     return found.document(media_type)
 
 
-def _read_binary(kind: Kind, data: bytes, found: Collector, sight: Ocr) -> None:
-    if kind is Kind.PDF:
+def _read_binary(kind: Kind, data: bytes, filename: str, found: Collector, sight: Ocr) -> None:
+    if kind is Kind.PACKED:
+        read_packed(data, filename, found)
+    elif kind is Kind.PDF:
         read_pdf(data, found, sight)
     elif kind is Kind.PICTURE:
         read_picture(data, found, sight)

@@ -1,39 +1,63 @@
-"""Mail: the subject as heading, who wrote to whom and when, and the body; attachments are named, not read."""
+"""Mail: the subject as heading, who wrote to whom and when, and the body; what is attached are files inside of it."""
 
 import email
 import email.policy
 import io
-from collections.abc import Iterable, Iterator
+import mimetypes
+from email.header import Header
 from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
+from functools import partial
 
 from oxmsg import Message
+from oxmsg.attachment import Attachment
 
 from memory.adapters.reading.collector import Collector, one_line
 from memory.adapters.reading.decoding import decode
 from memory.adapters.reading.markup import read_html
+from memory.errors import RejectedFile
 
 _HEADERS = ("From", "To", "Cc", "Date")
-_MAX_PARTS = 1_000
+_BODIES = ("text/plain", "text/html", "text/enriched", "text/richtext")
+_MAX_PARTS = 2_000
+_MAX_NAME = 200
+_MOST_NAMED = 50
 
 
 def read_eml(data: bytes, found: Collector) -> None:
     """A plain body is preferred to the HTML form of the same; a forwarded message in the mail counts as attachment."""
     message = email.message_from_bytes(data, policy=email.policy.default)
+    if _is_sealed(message):
+        raise RejectedFile("it is encrypted: only its recipient can read it")
     headers = {name: value for name in ("Subject", *_HEADERS, "Message-ID") if (value := _header(message, name))}
-    _describe(headers, found)
-    attached: list[str] = []
-    for part in _parts(message, attached):
+    bodies, attached = _parts(message)
+    names = [_attached_name(part, number) for number, part in enumerate(attached, 1)]
+    _describe(headers, names, found)
+    for part in bodies:
         _read_body(part, found)
-    _note_attached(attached, found)
+    for name, part in zip(names, attached, strict=True):
+        content = _content(part)
+        if found.has_room_for_members:
+            found.member(name, len(content), partial(bytes, content))
 
 
-def _describe(headers: dict[str, str], found: Collector) -> None:
+def _is_sealed(message: EmailMessage) -> bool:
+    kind = message.get_content_type()
+    sealed = ("application/pkcs7-mime", "application/x-pkcs7-mime")
+    return kind == "multipart/encrypted" or (kind in sealed and message.get_param("smime-type") != "signed-data")
+
+
+def _describe(headers: dict[str, str], attached: list[str], found: Collector) -> None:
     for name in ("Subject", "From", "To", "Date", "Message-ID"):
         if value := headers.get(name):
             found.metadata[name.lower().replace("-", "_")] = _iso(value) if name == "Date" else value[:500]
     found.heading(headers.get("Subject", ""))
-    found.text("\n".join(f"{name}: {headers[name]}" for name in _HEADERS if name in headers))
+    lines = [f"{name}: {headers[name]}" for name in _HEADERS if name in headers]
+    if attached:
+        more = f" and {len(attached) - _MOST_NAMED} more" if len(attached) > _MOST_NAMED else ""
+        lines.append(f"Attachments: {', '.join(attached[:_MOST_NAMED])}{more}")
+        found.note(f"{len(attached)} {'attachment' if len(attached) == 1 else 'attachments'}")
+    found.text("\n".join(lines))
 
 
 def _header(message: EmailMessage, name: str) -> str:
@@ -52,8 +76,10 @@ def _iso(date: str) -> str:
         return date[:100]
 
 
-def _parts(message: EmailMessage, attached: list[str]) -> Iterator[EmailMessage]:
-    """The bodies to read, in order; the names of everything else go into `attached`. Without recursion."""
+def _parts(message: EmailMessage) -> tuple[list[EmailMessage], list[EmailMessage]]:
+    """The bodies to read and everything else, each in order. Without recursion."""
+    bodies: list[EmailMessage] = []
+    attached: list[EmailMessage] = []
     waiting: list[EmailMessage] = [message]
     seen = 0
     while waiting and seen < _MAX_PARTS:
@@ -61,27 +87,53 @@ def _parts(message: EmailMessage, attached: list[str]) -> Iterator[EmailMessage]
         seen += 1
         kind = part.get_content_type()
         if part.get_content_disposition() == "attachment" or part.get_filename() or kind == "message/rfc822":
-            attached.append(one_line(part.get_filename() or kind)[:200])
+            attached.append(part)
         elif kind == "multipart/alternative":
-            waiting.extend(_preferred(_children(part)))
+            shown, rest = _preferred(_children(part))
+            waiting.extend([*reversed(rest), *shown])
         elif part.is_multipart():
             waiting.extend(reversed(_children(part)))
-        elif part.get_content_maintype() == "text":
-            yield part
+        elif part.get_content_maintype() == "text" and (part is message or kind in _BODIES):
+            bodies.append(part)
         else:
-            attached.append(kind)
+            attached.append(part)
+    return bodies, attached
+
+
+def _attached_name(part: EmailMessage, number: int) -> str:
+    """As the mail names it, or by its kind; a mail in the mail by its subject."""
+    if name := one_line(part.get_filename() or ""):
+        return name[:_MAX_NAME]
+    if part.get_content_type() == "message/rfc822":
+        inner = next(iter(_children(part)), None)
+        subject = _header(inner, "Subject") if inner is not None else ""
+        return f"{subject.replace('/', '-')[:_MAX_NAME] or f'message {number}'}.eml"
+    ending = mimetypes.guess_extension(part.get_content_type()) or ""
+    return f"attachment {number}{ending}"
+
+
+def _content(part: EmailMessage) -> bytes:
+    if not part.is_multipart():
+        return _payload(part)
+    try:
+        return b"\n".join(child.as_bytes(policy=email.policy.compat32) for child in _children(part))
+    except (UnicodeError, LookupError, ValueError, TypeError, AttributeError):
+        # It cannot be written again as it stood.
+        return str(part).encode(errors="replace")
 
 
 def _children(part: EmailMessage) -> list[EmailMessage]:
     return [child for child in part.iter_parts() if isinstance(child, EmailMessage)]
 
 
-def _preferred(forms: list[EmailMessage]) -> Iterable[EmailMessage]:
-    """Of several forms of the same body the plain one, unless it is empty; otherwise the last, which is the richest."""
-    for form in forms:
-        if form.get_content_type() == "text/plain" and _payload(form).strip():
-            return [form]
-    return forms[-1:]
+def _preferred(forms: list[EmailMessage]) -> tuple[list[EmailMessage], list[EmailMessage]]:
+    """Of several forms of the same body the plain one, unless it is empty; otherwise the last, which is the richest.
+    And the files that stand among the other forms, as in an invitation or beside the pictures of a page.
+    """
+    plain = [form for form in forms if form.get_content_type() == "text/plain" and _payload(form).strip()]
+    shown = plain[:1] or forms[-1:]
+    others = [leaf for form in forms if form not in shown for leaf in form.walk() if not leaf.is_multipart()]
+    return shown, [leaf for leaf in others if isinstance(leaf, EmailMessage) and leaf.get_content_type() not in _BODIES]
 
 
 def _payload(part: EmailMessage) -> bytes:
@@ -114,15 +166,36 @@ def read_msg(data: bytes, found: Collector) -> None:
         "To": ", ".join(f"{person.name} <{person.email_address}>" for person in message.recipients),
         "Date": sent.isoformat() if sent is not None else "",
     }
-    _describe({name: one_line(value) for name, value in headers.items() if value}, found)
+    attached = [one_line(attachment.file_name or "")[:_MAX_NAME] or "file" for attachment in message.attachments]
+    _describe({name: one_line(value) for name, value in headers.items() if value}, attached, found)
     if message.body and message.body.strip():
         found.text(message.body)
     elif message.html_body:
         read_html(message.html_body, found, is_part=True)
-    _note_attached([one_line(attachment.file_name or "a file") for attachment in message.attachments], found)
+    for name, attachment in zip(attached, message.attachments, strict=True):
+        content = attachment.file_bytes or _embedded(attachment)
+        if content and found.has_room_for_members:
+            is_message = attachment.file_bytes is None and not name.lower().endswith(".eml")
+            found.member(f"{name}.eml" if is_message else name, len(content), partial(bytes, content))
 
 
-def _note_attached(names: list[str], found: Collector) -> None:
-    if names:
-        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-        found.note(f"attachments not read: {', '.join(names[:20])}{more}")
+def _embedded(attachment: Attachment) -> bytes:
+    """A message in the message has no bytes of its own: what it says, written down as mail."""
+    for storage in getattr(attachment, "_storage").storages:  # noqa: B009 - the library shows no other way
+        # Streams are named by tag and type: text in UTF-16, or in the code page of a machine.
+        streams = [(stream.name[-8:-4], stream.name[-4:], stream.bytes_) for stream in storage.streams]
+        texts = {tag: _text_of_property(kind, data) for tag, kind, data in streams}
+        named = (("Subject", "0037"), ("From", "0C1A"), ("To", "0E04"))
+        lines = [
+            f"{name}: {Header(one_line(texts[tag])[:500], 'utf-8').encode()}" for name, tag in named if tag in texts
+        ]
+        lines += ["Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit", ""]
+        return "\n".join([*lines, texts.get("1000", "")]).encode(errors="replace")
+    return b""
+
+
+def _text_of_property(kind: str, data: bytes) -> str:
+    if kind == "001F":
+        return data.decode("utf-16-le", errors="replace")
+    decoded = decode(data) if kind == "001E" else None
+    return decoded.text if decoded is not None else ""

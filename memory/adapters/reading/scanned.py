@@ -3,6 +3,7 @@
 from typing import Any, BinaryIO
 
 from memory.adapters import ocr
+from memory.adapters.answers import pack
 from memory.adapters.forkserver import Work
 from memory.adapters.reading.collector import Collector
 from memory.adapters.reading.pdf import read_pdf
@@ -26,6 +27,6 @@ def reader(engine_name: str) -> Work:
                 read_pdf(data, found, sight)
             elif kind is Kind.PICTURE:
                 read_picture(data, found, sight)
-        return found.document(media_type).model_dump_json().encode()
+        return pack(found.document(media_type))
 
     return read

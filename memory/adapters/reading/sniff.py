@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 import olefile
 
-from memory.adapters.reading.archives import Archive
+from memory.adapters.reading.archives import PROTECTED, Archive
 from memory.adapters.reading.sounds import recording_type
 from memory.adapters.reading.tables import delimiter
 from memory.errors import RejectedFile
@@ -23,6 +23,9 @@ for _suffix in (".docx", ".pptx", ".xlsx", ".odt", ".epub", ".rtf", ".msg", ".zi
 class Kind(Enum):
     """The kinds that have a reader, each with its media type."""
 
+    ZIP = "application/zip"
+    TAR = "application/x-tar"
+    PACKED = "application/gzip"
     PDF = "application/pdf"
     DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
     PPTX = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
@@ -57,9 +60,14 @@ _PICTURES = (
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
 )
+# One file, or a tar archive, packed as a whole.
+_PACKED = (
+    (b"\x1f\x8b\x08", "application/gzip"),
+    (b"BZh", "application/x-bzip2"),
+    (b"\xfd7zXZ\x00", "application/x-xz"),
+)
 # Recognised so that they are named rightly; nothing reads them yet.
 _UNREAD = (
-    (b"\x1f\x8b", "application/gzip"),
     (b"7z\xbc\xaf\x27\x1c", "application/x-7z-compressed"),
     (b"Rar!\x1a\x07", "application/vnd.rar"),
 )
@@ -121,16 +129,20 @@ def binary_kind(data: bytes) -> tuple[Kind | None, str] | None:
         return _ole_kind(data)
     if data.startswith(b"{\\rtf"):
         return Kind.RTF, Kind.RTF.value
-    for start, media_type in _PICTURES:
-        if data.startswith(start):
-            return Kind.PICTURE, media_type
-    if data.startswith(b"BM") and int.from_bytes(data[2:6], "little") in range(26, len(data) + 4):
-        return Kind.PICTURE, "image/bmp"
-    if (picture := _boxed_picture(data)) is not None:
+    if (picture := _picture_type(data)) is not None:
         return Kind.PICTURE, picture
     if (recording := recording_type(data)) is not None:
         return Kind.RECORDING, recording
-    return next(((None, media) for start, media in _UNREAD if data.startswith(start)), None)
+    if data[257:262] == b"ustar":
+        return Kind.TAR, Kind.TAR.value
+    packed = next(((Kind.PACKED, media_type) for start, media_type in _PACKED if data.startswith(start)), None)
+    return packed or next(((None, media_type) for start, media_type in _UNREAD if data.startswith(start)), None)
+
+
+def _picture_type(data: bytes) -> str | None:
+    if data.startswith(b"BM") and int.from_bytes(data[2:6], "little") in range(26, len(data) + 4):
+        return "image/bmp"
+    return next((media for start, media in _PICTURES if data.startswith(start)), None) or _boxed_picture(data)
 
 
 def _boxed_picture(data: bytes) -> str | None:
@@ -156,7 +168,9 @@ def _zip_kind(data: bytes) -> tuple[Kind | None, str]:
             if any(name.startswith(folder) for name in archive.names):
                 kind = Kind.XLSB if "xl/workbook.bin" in archive.names else kind
                 return kind, kind.value
-    return None, "application/zip"
+    # Formats of other programs, whose parts mean nothing to people.
+    is_archive = archive.names.isdisjoint(("mimetype", "[Content_Types].xml"))
+    return Kind.ZIP if is_archive else None, Kind.ZIP.value
 
 
 def _ole_kind(data: bytes) -> tuple[Kind | None, str]:
@@ -164,7 +178,7 @@ def _ole_kind(data: bytes) -> tuple[Kind | None, str]:
     try:
         with olefile.OleFileIO(io.BytesIO(data)) as container:
             if container.exists("EncryptedPackage") or container.exists("EncryptionInfo"):
-                raise RejectedFile("it is protected by a password")
+                raise RejectedFile(PROTECTED)
             if container.exists("__properties_version1.0"):
                 return Kind.MSG, Kind.MSG.value
             for stream, kind in _OLE_STREAMS:

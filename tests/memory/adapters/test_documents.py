@@ -83,7 +83,7 @@ def test_the_kind_comes_from_the_content_first(
     ("data", "content_type"),
     [
         (bytes(range(256)) * 100, "application/octet-stream"),
-        (zipped({"a.txt": "in an archive"}), "application/zip"),
+        (zipped({"[Content_Types].xml": "<Types/>", "visio/a.xml": "<a/>"}), "application/zip"),
         (compound({"Something": b"old"}), "application/x-ole-storage"),
     ],
 )

@@ -1,10 +1,11 @@
-"""Mail: subject, people and date, the right body, and the names of what is attached."""
+"""Mail: subject, people and date, the right body, and what is attached."""
 
 import struct
 from email.message import EmailMessage
 
 import pytest
 
+from memory.errors import RejectedFile
 from tests.memory.adapters.conftest import Read, shown
 from tests.memory.adapters.paper import compound
 
@@ -48,7 +49,7 @@ def test_an_empty_plain_form_gives_way_to_the_html(read: Read) -> None:
     assert shown(read("mail.eml", mail.as_bytes()))[2:] == ["Only here."]
 
 
-def test_attachments_are_named(read: Read) -> None:
+def test_attachments_are_files_inside_of_the_mail(read: Read) -> None:
     mail = message()
     mail.set_content("See below.")
     mail.add_attachment(b"%PDF-", maintype="application", subtype="pdf", filename="offer – neu.pdf")  # noqa: RUF001
@@ -57,8 +58,35 @@ def test_attachments_are_named(read: Read) -> None:
     forwarded.set_content("Forwarded words.")
     mail.add_attachment(forwarded)
     document = read("mail.eml", mail.as_bytes())
-    assert shown(document)[2:] == ["See below."]
-    assert document.note == "attachments not read: offer – neu.pdf, notes.txt, message/rfc822"  # noqa: RUF001
+    assert shown(document)[1:] == [
+        "From: Chiara <c@forks.example>\nAttachments: offer – neu.pdf, notes.txt, Inner.eml",  # noqa: RUF001
+        "See below.",
+    ]
+    assert document.note == "3 attachments"
+    contents = {member.name: member.content for member in document.members}
+    assert contents["offer – neu.pdf"] == b"%PDF-"  # noqa: RUF001
+    assert contents["notes.txt"] == b"inner text\n"
+    assert shown(read("Inner.eml", contents["Inner.eml"]))[::2] == ["# Inner", "Forwarded words."]
+
+
+def test_pictures_of_a_page_are_files_even_where_the_plain_form_is_shown(read: Read) -> None:
+    mail = message()
+    mail.set_content("Plain words.")
+    mail.add_alternative("<p>Words <img src='cid:a'></p>", subtype="html")
+    (_, page) = mail.iter_parts()
+    assert isinstance(page, EmailMessage)
+    page.add_related(b"PNG", maintype="image", subtype="png", cid="<a>")
+    document = read("mail.eml", mail.as_bytes())
+    assert shown(document)[-1] == "Plain words."
+    assert [(member.name, member.content) for member in document.members] == [("attachment 1.png", b"PNG")]
+
+
+@pytest.mark.parametrize(
+    "kind", ["multipart/encrypted; boundary=b", "application/pkcs7-mime; smime-type=enveloped-data; name=smime.p7m"]
+)
+def test_a_mail_for_its_recipient_alone_is_refused_with_that_reason(read: Read, kind: str) -> None:
+    with pytest.raises(RejectedFile, match="only its recipient can read it"):
+        read("mail.eml", f"From: a@b.c\nSubject: S\nContent-Type: {kind}\n\n--b\n\nMIAG\n".encode())
 
 
 @pytest.mark.parametrize(
@@ -81,30 +109,34 @@ def test_headers_that_are_nonsense_lose_nothing(read: Read) -> None:
     assert shown(document)[-1] == "Still here."
 
 
-def test_a_message_that_outlook_saved(read: Read) -> None:
-    texts = {
-        0x0037: "The forks",
-        0x1000: "Three weeks late.\r\nSorry.",
-        0x0C1A: "Chiara",
-        0x0C1F: "c@forks.example",
-    }
+def properties(texts: dict[int, str], head: bytes, *, data: int = 0) -> dict[str, bytes]:
+    """Streams of a message's or an attachment's properties; `data` is the size of an attachment's content."""
     streams = {f"__substg1.0_{tag:04X}001F": value.encode("utf-16-le") for tag, value in texts.items()}
-    # Each text property: type and tag, flags, then its size with the ending zero.
-    entries = b"".join(
-        struct.pack("<HHIII", 0x001F, tag, 6, 2 * len(value) + 2, 0) for tag, value in sorted(texts.items())
-    )
-    head = struct.pack("<8x4I8x", 0, 1, 0, 1)
-    attached = {"__substg1.0_3707001F": "offer.pdf".encode("utf-16-le")}
-    attached_entries = bytes(8) + struct.pack("<HHIII", 0x001F, 0x3707, 6, 20, 0)
-    data = compound(
-        {
-            "__properties_version1.0": head + entries,
-            **streams,
-            "__attach_version1.0_#00000000/__properties_version1.0": attached_entries,
-            **{f"__attach_version1.0_#00000000/{name}": value for name, value in attached.items()},
-        }
-    )
-    document = read("mail.msg", data)
+    # Each property: type and tag, flags, then its size, of texts with the ending zero.
+    entries = [(0x001F, tag, 2 * len(value) + 2) for tag, value in sorted(texts.items())]
+    entries += [(0x0102, 0x3701, data)] if data else []
+    packed = b"".join(struct.pack("<HHIII", kind, tag, 6, size, 0) for kind, tag, size in entries)
+    return {"__properties_version1.0": head + packed, **streams}
+
+
+def test_a_message_that_outlook_saved(read: Read) -> None:
+    texts = {0x0037: "The forks", 0x1000: "Three weeks late.\r\nSorry.", 0x0C1A: "Chiara", 0x0C1F: "c@forks.example"}
+    streams = properties(texts, struct.pack("<8x4I8x", 0, 2, 0, 2))
+    first = {**properties({0x3707: "offer.txt"}, bytes(8), data=5), "__substg1.0_37010102": b"offer"}
+    inner = {0x0037: "Grüße", 0x1000: "Forwarded wörds.", 0x0C1A: "Joost"}
+    second = properties({0x3707: "Inner"}, bytes(8))
+    second |= {f"__substg1.0_3701000D/{name}": value for name, value in properties(inner, bytes(24)).items()}
+    for number, attached in enumerate((first, second)):
+        streams |= {f"__attach_version1.0_#{number:08d}/{name}": value for name, value in attached.items()}
+    document = read("mail.msg", compound(streams))
     assert document.content_type == "application/vnd.ms-outlook"
-    assert shown(document) == ["# The forks", 'From: "Chiara" <c@forks.example>', "Three weeks late.\nSorry."]
-    assert document.note == "attachments not read: offer.pdf"
+    assert shown(document) == [
+        "# The forks",
+        'From: "Chiara" <c@forks.example>\nAttachments: offer.txt, Inner',
+        "Three weeks late.\nSorry.",
+    ]
+    assert document.note == "2 attachments"
+    assert (document.members[0].name, document.members[0].content) == ("offer.txt", b"offer")
+    assert document.members[1].name == "Inner.eml"
+    inside = read("Inner.eml", document.members[1].content)
+    assert shown(inside) == ["# Grüße", "From: Joost", "Forwarded wörds."]

@@ -20,6 +20,7 @@ THAI = "สวัสดีครับ นี่คือเอกสารภ�
 JAPANESE = "これは日本語のテキストです。自転車の整備についての説明書。"
 CHINESE = "这是一个中文文档。自行车维修说明书,请仔细阅读。"
 TAIWANESE = "這是一個中文文檔。自行車維修說明書,請仔細閱讀。"
+HEADLINE = "第三四半期決算報告書の提出"
 KOREAN = "이것은 한국어 문서입니다. 자전거 정비 설명서."
 
 
@@ -44,6 +45,10 @@ KOREAN = "이것은 한국어 문서입니다. 자전거 정비 설명서."
         *((CHINESE, encoding) for encoding in ("gb2312", "gbk", "gb18030")),
         (TAIWANESE, "big5"),
         *((KOREAN, encoding) for encoding in ("euc_kr", "iso2022_kr")),
+        *((CHINESE.replace(",", "，"), encoding) for encoding in ("utf-16-le", "utf-16-be", "hz")),  # noqa: RUF001
+        *((HEADLINE, encoding) for encoding in ("cp932", "utf-16-le")),
+        ("El niño comió piñas mañana.", "mac_roman"),
+        ("Съешь же ещё этих мягких булок.", "mac_cyrillic"),
     ],
 )
 def test_text_in_any_encoding(text: str, encoding: str, repeated: int) -> None:
