@@ -7,6 +7,7 @@ from sqlmodel import Session
 
 from memory.drop_schemas import ContentsAsked, MissingContents, PendingContent
 from memory.store.batches import PENDING
+from memory.store.collections import CURRENT
 
 
 def missing(session: Session, collection_id: UUID | None, asked: ContentsAsked) -> MissingContents:
@@ -24,7 +25,7 @@ def missing(session: Session, collection_id: UUID | None, asked: ContentsAsked) 
                 join memory_files mf on mf.tenant_id = f.tenant_id and mf.file_id = f.id
                 join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
                 where f.sha256 = wanted.sha256 and f.status = 'done' and f.chunks > 0
-                  and m.collection_id = :collection_id and m.container_tag is not distinct from :tag
+                  and m.collection_id = :collection_id and m.container_tag is not distinct from :tag and {CURRENT}
                 union all
                 select b.id from files f
                 join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id

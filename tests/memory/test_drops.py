@@ -101,6 +101,10 @@ def test_what_lies_elsewhere_or_is_gone_is_missing(
     assert missing(caller, "orchard", asked) == everything
     assert missing(new_tenant().caller, "garden", asked) == everything
     (memory,), _ = reading_house.memories.page(caller, "garden", MemoryFilter())
+    reading_house.fates.archive(caller, "garden", memory.id, True)
+    assert missing(caller, "garden", asked) == everything
+    reading_house.fates.archive(caller, "garden", memory.id, False)
+    assert missing(caller, "garden", asked) == []
     reading_house.memories.delete(caller, "garden", memory.id)
     assert missing(caller, "garden", asked) == everything
 
