@@ -36,8 +36,9 @@ from memory.errors import AppError
 from memory.logs import configure_logging
 from memory.services import Services
 from memory.settings import Settings
-from workflows import curation, expiry, index, sweep
+from workflows import cleaning, curation, expiry, index, sweep
 from workflows.archive_stale import ArchiveStaleWorkflow
+from workflows.cleaning import CleaningWorkflow
 from workflows.curation import CurationWorkflow
 from workflows.dedup import DedupWorkflow
 from workflows.drop import DropWorkflow
@@ -48,6 +49,7 @@ from workflows.sweep import SweepWorkflow
 
 WORKFLOWS: list[type] = [
     ArchiveStaleWorkflow,
+    CleaningWorkflow,
     CurationWorkflow,
     DedupWorkflow,
     DropWorkflow,
@@ -57,6 +59,7 @@ WORKFLOWS: list[type] = [
 ]
 # What runs by itself, under which id and how often.
 SCHEDULES: dict[str, tuple[Callable[..., Any], timedelta]] = {
+    cleaning.SCHEDULE_ID: (CleaningWorkflow.run, timedelta(hours=6)),
     curation.SCHEDULE_ID: (CurationWorkflow.run, timedelta(minutes=1)),
     expiry.SCHEDULE_ID: (ExpiryWorkflow.run, timedelta(minutes=5)),
     index.SCHEDULE_ID: (IndexWorkflow.run, timedelta(minutes=1)),
@@ -136,7 +139,7 @@ def activities(built: Services) -> dict[str, list[Callable[..., Any]]]:
     """Every activity of the house, bound to its bench, by the queue that hands it out."""
     curating = CurationActivities(built.curation_runs, built.policies)
     files = FileActivities(built.ingesting)
-    upkeep = UpkeepActivities(built.expiry, built.indexes)
+    upkeep = UpkeepActivities(built.expiry, built.indexes, built.cleaning)
     general: list[Callable[..., Any]] = [
         files.list_unfinished,
         files.read_files,
@@ -148,6 +151,8 @@ def activities(built: Services) -> dict[str, list[Callable[..., Any]]]:
         upkeep.list_tenants_with_expired,
         upkeep.sweep_expired,
         upkeep.build_index,
+        upkeep.list_tenants,
+        upkeep.clean_tenant,
         curating.merge_clusters,
         curating.archive_stale,
         curating.give_up_run,

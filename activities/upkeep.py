@@ -21,10 +21,18 @@ class Indexes(Protocol):
     def advance(self, stopping: Callable[[], bool]) -> bool: ...
 
 
+class Cleaning(Protocol):
+    """What this bench needs of the rules of cleaning."""
+
+    def tenants(self, after: UUID | None) -> list[UUID]: ...
+    def clean(self, tenant_id: UUID) -> None: ...
+
+
 class UpkeepActivities:
-    def __init__(self, expiry: Expiry, indexes: Indexes) -> None:
+    def __init__(self, expiry: Expiry, indexes: Indexes, cleaning: Cleaning) -> None:
         self._expiry = expiry
         self._indexes = indexes
+        self._cleaning = cleaning
 
     @activity.defn
     def list_tenants_with_expired(self) -> list[str]:
@@ -35,6 +43,16 @@ class UpkeepActivities:
     def sweep_expired(self, tenant_id: str) -> bool:
         """Removes some of a tenant's expired memories; whether there may be more."""
         return self._expiry.sweep(UUID(tenant_id))
+
+    @activity.defn
+    def list_tenants(self, after: str | None) -> list[str]:
+        """Ids of the next tenants; none after the last."""
+        return [str(tenant_id) for tenant_id in self._cleaning.tenants(None if after is None else UUID(after))]
+
+    @activity.defn
+    def clean_tenant(self, tenant_id: str) -> None:
+        """Removes a tenant's old batches, and objects that no row knows of."""
+        self._cleaning.clean(UUID(tenant_id))
 
     @activity.defn(no_thread_cancel_exception=True)
     def build_index(self) -> bool:

@@ -10,6 +10,8 @@ from uuid import UUID
 from memory.errors import NotFound, RejectedFile
 from memory.ports import Document, ObjectStore
 
+# Where they lie under their tenant's prefix, by the id of their file.
+DOCUMENTS = "documents"
 _MISSING = "its stored original is missing"
 
 
@@ -51,4 +53,4 @@ class Documents:
 
 
 def _key(tenant_id: UUID, file_id: UUID) -> str:
-    return f"{tenant_id}/documents/{file_id}"
+    return f"{tenant_id}/{DOCUMENTS}/{file_id}"

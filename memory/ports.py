@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
@@ -53,6 +54,15 @@ class StoredObject:
     sha256: bytes
 
 
+@dataclass(frozen=True)
+class ListedObject:
+    """What lies in a store under a key; `modified` is when it was last written."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
 class Cache(Protocol):
     """Keeps bytes for a while; may forget any of them at any time, and never fails: what cannot be had is None."""
 
@@ -84,6 +94,14 @@ class ObjectStore(Protocol):
 
     def delete(self, keys: Sequence[str]) -> None:
         """Removes objects; one that is missing already is fine. Raises Unavailable."""
+        ...
+
+    def listed(self, prefix: str) -> Iterator[Sequence[ListedObject]]:
+        """All that lies under a prefix, in pages and in no order, with what broken uploads left. Raises Unavailable."""
+        ...
+
+    def discard(self, keys: Sequence[str]) -> None:
+        """Removes what was listed, whatever its key looks like. Raises Unavailable."""
         ...
 
     def url(self, key: str, *, filename: str, content_type: str, seconds: int) -> str:

@@ -15,6 +15,7 @@ from memory.adapters.sealing import FernetSealer
 from memory.attachments import Attachments
 from memory.batches import Batches
 from memory.cache import CachedSearch
+from memory.cleaning import Cleaning
 from memory.collections import Collections
 from memory.curation import Curation
 from memory.curation_runs import CurationRuns
@@ -61,6 +62,7 @@ class Services:
     intake: Intake
     drops: Drops
     batches: Batches
+    cleaning: Cleaning
     ingesting: Ingesting
     curation: Curation
     curation_runs: CurationRuns
@@ -117,6 +119,7 @@ def build(settings: Settings, *, reader: FileReader | None = None, senses: Sense
         intake=intake,
         drops=Drops(database, grants, intake),
         batches=Batches(database, grants),
+        cleaning=Cleaning(database, objects),
         ingesting=Ingesting(database, embedding, objects, statistics, reader, senses),
         curation=Curation(database, grants, embedding, objects),
         curation_runs=CurationRuns(database, embedding, objects, statistics),

@@ -56,6 +56,7 @@ def examine(settings: Settings, *, only: str | None = None) -> Iterator[Finding]
         ("worker", _worker),
         ("API", _api),
         ("files", _files),
+        ("orphans", _orphans),
         ("embedding", _embedding),
         ("OCR", _ocr),
         ("secrets", _secrets),
@@ -100,11 +101,7 @@ def _installation(settings: Settings, runtime: Runtime | None) -> str:
 
 
 def _database(settings: Settings, runtime: Runtime | None) -> str:
-    url = settings.database_url or (SecretStr(runtime.database_url) if runtime is not None else None)
-    if url is None:
-        postgres.binaries()
-        raise _Unwell("no address: the embedded server runs with `up` only", "run `rememberos up` or set DATABASE_URL")
-    built = services.build(settings.model_copy(update={"database_url": url}))
+    built = _services(settings, runtime)
     try:
         # Any key will do: the question needs the app's role, the schema and its functions.
         built.accounts.authenticate(f"mv_{'0' * 43}")
@@ -117,6 +114,14 @@ def _database(settings: Settings, runtime: Runtime | None) -> str:
     finally:
         built.close()
     raise AssertionError("no such key was ever made")
+
+
+def _services(settings: Settings, runtime: Runtime | None) -> services.Services:
+    url = settings.database_url or (SecretStr(runtime.database_url) if runtime is not None else None)
+    if url is None:
+        postgres.binaries()
+        raise _Unwell("no address: the embedded server runs with `up` only", "run `rememberos up` or set DATABASE_URL")
+    return services.build(settings.model_copy(update={"database_url": url}))
 
 
 def _temporal(settings: Settings, runtime: Runtime | None) -> str:
@@ -180,6 +185,17 @@ def _files(settings: Settings, _runtime: Runtime | None) -> str:
         raise _Unwell("what was stored came back changed", "check the store behind the S3 settings")
     where = f"bucket {settings.s3_bucket}" if settings.s3_bucket is not None else settings.rememberos_data / "objects"
     return f"stored and read back in {where}"
+
+
+def _orphans(settings: Settings, runtime: Runtime | None) -> str:
+    built = _services(settings, runtime)
+    try:
+        found = built.cleaning.count()
+    finally:
+        built.close()
+    if found.count == 0:
+        return "every stored object belongs to something"
+    return f"{found.count} objects, {found.size_bytes} bytes, belong to nothing; the worker removes them in time"
 
 
 def _embedding(settings: Settings, _runtime: Runtime | None) -> str:

@@ -2,12 +2,14 @@
 
 import hashlib
 import hmac
+import itertools
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO
@@ -20,7 +22,7 @@ from pydantic import SecretStr
 
 from memory.adapters.presign import presigned_get
 from memory.errors import AppError, Invalid, Misconfigured, NotFound, TooLarge, Unavailable
-from memory.ports import ObjectStore, StoredObject
+from memory.ports import ListedObject, ObjectStore, StoredObject
 
 if TYPE_CHECKING:
     # Known to type checkers only.
@@ -30,6 +32,7 @@ _BLOCK_BYTES = 1024 * 1024
 # S3's smallest part; what is smaller goes in one request.
 _PART_BYTES = 5 * 1024 * 1024
 _PARTS_AT_ONCE = 2
+_PAGE = 1000
 _KEY = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._~=-]+(?:/[A-Za-z0-9._~=-]+)+", re.ASCII)
 _LONGEST_KEY = 512
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
@@ -82,6 +85,17 @@ class _Objects(ObjectStore):
             with self._trouble():
                 self._remove(paths)
 
+    def listed(self, prefix: str) -> Iterator[Sequence[ListedObject]]:
+        """All that lies under a prefix, in pages. Raises Unavailable."""
+        with self._trouble():
+            for page in obstore.list(self._store, prefix, chunk_size=_PAGE):
+                yield [ListedObject(one["path"], one["size"], one["last_modified"]) for one in page]
+
+    def discard(self, keys: Sequence[str]) -> None:
+        """Removes what was listed. Raises Unavailable."""
+        with self._trouble():
+            obstore.delete(self._store, list(keys))
+
     def _put_in_parts(self, path: str, source: Iterator[bytes] | BinaryIO) -> None:
         obstore.put(
             self._store,
@@ -125,6 +139,7 @@ class LocalObjects(_Objects):
                 f"files cannot be kept in {folder} ({error.strerror}); REMEMBEROS_DATA must name a writable folder"
             ) from error
         super().__init__(LocalStore(folder, automatic_cleanup=True))
+        self._folder = folder
         self._base_url = base_url.rstrip("/")
         self._signing_key = signing_key
 
@@ -141,6 +156,27 @@ class LocalObjects(_Objects):
             quote_via=quote,
         )
         return f"{self._base_url}/v1/memory/files/{quote(key)}?{query}"
+
+    def listed(self, prefix: str) -> Iterator[Sequence[ListedObject]]:
+        """All that lies under a prefix, in pages, with the parts of uploads that broke off, which `obstore` hides."""
+        found = (
+            Path(folder) / name for folder, _, names in os.walk(self._folder / prefix.rstrip("/")) for name in names
+        )
+        while page := list(itertools.islice(found, _PAGE)):
+            yield [one for path in page if (one := self._listed(path)) is not None]
+
+    def _listed(self, path: Path) -> ListedObject | None:
+        try:
+            seen = path.stat()
+        except FileNotFoundError:
+            return None
+        key = path.relative_to(self._folder).as_posix()
+        return ListedObject(key, seen.st_size, datetime.fromtimestamp(seen.st_mtime, UTC))
+
+    def discard(self, keys: Sequence[str]) -> None:
+        """Removes what was listed."""
+        for key in keys:
+            (self._folder / key).unlink(missing_ok=True)
 
     def verify(self, key: str, *, filename: str, content_type: str, expires: int, signature: str) -> None:
         """Lets a link pass that `url` made and that has not expired. Raises NotFound, whatever is wrong."""

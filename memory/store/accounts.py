@@ -32,6 +32,12 @@ def find_tenant(session: Session, tenant_id: UUID) -> dict[str, Any]:
     return dict(row.mappings().one())
 
 
+def tenants_after(session: Session, after: UUID | None, most: int) -> list[UUID]:
+    """Across all tenants, in the order of their ids."""
+    found = session.execute(text("select id from tenants_after(:after, :most)"), {"after": after, "most": most})
+    return list(found.scalars())
+
+
 def hold(session: Session, tenant_id: UUID) -> None:
     """Keeps every other transaction that asks for the same waiting until this one ends."""
     session.execute(text("select id from tenants where id = :id for no key update"), {"id": tenant_id})

@@ -1,5 +1,6 @@
 """Batches as a whole: how far their files are, what came of each, which are taken up again, cancelled or untouched."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -115,6 +116,39 @@ def stalled(session: Session, untouched_since: datetime, most: int) -> list[tupl
         {"since": untouched_since, "most": most},
     )
     return [(row.tenant_id, row.batch_id) for row in rows]
+
+
+def completed_before(session: Session, moment: datetime, most: int) -> list[UUID]:
+    """The batches that were completed longest ago, locked until the transaction ends."""
+    found = session.execute(
+        text(
+            """
+            select id from batches where completed_at < :moment
+            order by completed_at limit :most for update skip locked
+            """
+        ),
+        {"moment": moment, "most": most},
+    )
+    return list(found.scalars())
+
+
+def forget(session: Session, batch_ids: Sequence[UUID]) -> list[str]:
+    """Removes batches with those of their files that no memory carries; the keys of these files' objects."""
+    if not batch_ids:
+        return []
+    gone = session.execute(
+        text(
+            """
+            delete from files f where f.batch_id = any (:ids)
+              and not exists (select from memory_files mf where mf.tenant_id = f.tenant_id and mf.file_id = f.id)
+            returning f.key
+            """
+        ),
+        {"ids": list(batch_ids)},
+    )
+    keys = [key for key in gone.scalars() if key is not None]
+    session.execute(text("delete from batches where id = any (:ids)"), {"ids": list(batch_ids)})
+    return keys
 
 
 def find(session: Session, batch_id: UUID) -> Batch | None:

@@ -6,10 +6,25 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
+from memory.store.batches import PENDING
+
 
 def known(session: Session, file_ids: Sequence[UUID]) -> set[UUID]:
     """Which of these files have a row."""
     return set(session.execute(text("select id from files where id = any (:ids)"), {"ids": list(file_ids)}).scalars())
+
+
+def with_keys(session: Session, keys: Sequence[str]) -> set[str]:
+    """Those of the keys that a file has."""
+    return set(session.execute(text("select key from files where key = any (:keys)"), {"keys": list(keys)}).scalars())
+
+
+def pending(session: Session, file_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the files that have not ended."""
+    found = session.execute(
+        text(f"select id from files where id = any (:ids) and status in {PENDING}"), {"ids": list(file_ids)}
+    )
+    return set(found.scalars())
 
 
 def carry(session: Session, tenant_id: UUID, memory_id: UUID, file_ids: Sequence[UUID]) -> None:
@@ -74,13 +89,16 @@ def hold_of_memories(session: Session, memory_ids: Sequence[UUID]) -> list[UUID]
 
 
 def hold_of_collection(session: Session, collection_id: UUID) -> list[UUID]:
-    """The same for all memories of a collection."""
+    """The same for all memories of a collection, and for what failed to become any."""
     carried = session.execute(
         text(
             """
-            select distinct mf.file_id from memory_files mf
+            select mf.file_id from memory_files mf
             join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
             where m.collection_id = :collection_id
+            union
+            select f.id from files f join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
+            where b.collection_id = :collection_id and f.status = 'failed' and f.key is not null
             """
         ),
         {"collection_id": collection_id},

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -65,22 +66,43 @@ class FakeExpiry:
         return self.batches[tenant_id] > 0
 
 
+class FakeCleaning:
+    """`pages`: which tenants there are, page by page; `troubles`: what the cleaning of a tenant raises, each time."""
+
+    def __init__(self, pages: list[list[UUID]] | None = None, troubles: dict[UUID, AppError] | None = None) -> None:
+        self.pages = pages or []
+        self.troubles = troubles or {}
+        self.cleaned: list[UUID] = []
+
+    def tenants(self, after: UUID | None) -> list[UUID]:
+        following = {page[-1]: later for page, later in pairwise([*self.pages, []])}
+        return following[after] if after is not None else next(iter(self.pages), [])
+
+    def clean(self, tenant_id: UUID) -> None:
+        if tenant_id in self.troubles:
+            raise self.troubles[tenant_id]
+        self.cleaned.append(tenant_id)
+
+
 def run(
     address: str,
     expiry: FakeExpiry,
     scenario: Callable[[Client, str], Coroutine[Any, Any, Result]],
     indexes: FakeIndexes | None = None,
+    cleaning: "FakeCleaning | None" = None,
 ) -> Result:
     """Runs `scenario(client, task queue)` while a worker with these activities polls that queue."""
 
     async def serve() -> Result:
         client = await Client.connect(address, identity="test")
         task_queue = str(uuid4())
-        upkeep = UpkeepActivities(expiry, indexes or FakeIndexes())
+        upkeep = UpkeepActivities(expiry, indexes or FakeIndexes(), cleaning or FakeCleaning())
         registered: list[Callable[..., Any]] = [
             upkeep.list_tenants_with_expired,
             upkeep.sweep_expired,
             upkeep.build_index,
+            upkeep.list_tenants,
+            upkeep.clean_tenant,
         ]
         with ThreadPoolExecutor(worker.threads()) as executor:
             async with worker.build_worker(client, registered, executor, task_queue=task_queue):

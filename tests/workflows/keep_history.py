@@ -17,9 +17,10 @@ from memory.errors import BadRequest
 from tests.workflows import fake_curation, fake_upkeep
 from tests.workflows.fake_curation import FakeCuration
 from tests.workflows.fake_files import TENANT, FakeFiles, run
-from tests.workflows.fake_upkeep import FakeExpiry, FakeIndexes
+from tests.workflows.fake_upkeep import FakeCleaning, FakeExpiry, FakeIndexes
 from workflows import curation
 from workflows.archive_stale import ArchiveStaleWorkflow
+from workflows.cleaning import CleaningWorkflow
 from workflows.curation import CurationWorkflow
 from workflows.curation_run import STEPS_A_RUN
 from workflows.dedup import DedupWorkflow
@@ -37,7 +38,7 @@ def refuse() -> None:
 
 def main(address: str, version: str, *only: str) -> None:
     """Keeps the histories of all workflows, or of those named."""
-    kept = {**_drops(address), **_curation(address), **_expiry(address), **_index(address)}
+    kept = {**_drops(address), **_curation(address), **_expiry(address), **_index(address), **_cleaning(address)}
     for name in only or kept:
         path = HISTORIES / f"{name}-{version}.json"
         path.write_text(json.dumps(kept[name], indent=1) + "\n")
@@ -118,6 +119,20 @@ def _index(address: str) -> dict[str, dict[str, Any]]:
         return {"index": await _history(handle)}
 
     return fake_upkeep.run(address, FakeExpiry({}), scenario, FakeIndexes(3))
+
+
+def _cleaning(address: str) -> dict[str, dict[str, Any]]:
+    # One tenant that is given up.
+    good, bad = (UUID(int=number) for number in range(1, 3))
+    fake = FakeCleaning([[good, bad]], {bad: BadRequest("never")})
+
+    async def scenario(client: Client, task_queue: str) -> dict[str, dict[str, Any]]:
+        handle = await client.start_workflow(CleaningWorkflow.run, id=str(uuid4()), task_queue=task_queue)
+        await handle.result()
+        first_run = client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id)
+        return {"cleaning": await _history(first_run)}
+
+    return fake_upkeep.run(address, FakeExpiry({}), scenario, cleaning=fake)
 
 
 async def _history(handle: WorkflowHandle[Any, None]) -> dict[str, Any]:

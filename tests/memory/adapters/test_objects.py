@@ -7,6 +7,7 @@ import tracemalloc
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -326,6 +327,23 @@ def test_a_missing_bucket_is_named(server: S3Server) -> None:
     error = refusal(in_bucket(server, bucket="no-such-bucket"))
     assert isinstance(error, Misconfigured)
     assert "S3_BUCKET" in error.detail
+
+
+def test_all_under_a_prefix_is_listed_and_can_be_discarded(place: tuple[ObjectStore, Path]) -> None:
+    objects, folder = place
+    keys = [f"listed/files/{name}" for name in ("a", "b", "c")]
+    for key in [*keys, "other/files/a"]:
+        objects.put(key, io.BytesIO(b"1234"), max_bytes=4)
+
+    listed = [one for page in objects.listed("listed/") for one in page]
+
+    assert {one.key: one.size for one in listed} == dict.fromkeys(keys, 4)
+    assert all(abs((datetime.now(UTC) - one.modified).total_seconds()) < 3600 for one in listed)
+    objects.discard(keys[:2])
+    assert [one.key for page in objects.listed("listed/") for one in page] == keys[2:]
+    assert [one for page in objects.listed("nobody/") for one in page] == []
+    objects.discard([keys[2], "other/files/a"])
+    assert files(folder) == []
 
 
 def test_a_store_that_is_down_is_unavailable() -> None:
