@@ -189,7 +189,7 @@ def test_a_file_goes_with_the_last_memory_that_carries_it(
     assert _is_stored(house, key)
     house.memories.delete(tenant.caller, "notes", second)
     assert not _is_stored(house, key)
-    assert as_owner.execute("select key from files where id = %s", (file_id,)).fetchone() == (None,)
+    assert as_owner.execute("select key from files where id = %s", (file_id,)).fetchone() is None
 
 
 def test_files_of_a_collection_go_with_it_unless_another_carries_them(
