@@ -210,7 +210,7 @@ def test_functions_that_run_as_somebody_else_are_pinned_and_closed(as_owner: Con
         "find_by_terms": "search_reader",
         # These answer across tenants, with ids alone, and read what search may not.
         "find_key": OWNER,
-        "tenants_after": "rememberos_owner",
+        "tenants_after": OWNER,
         "stalled_batches": OWNER,
         "stalled_curation": OWNER,
         "due_curation": OWNER,
