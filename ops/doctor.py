@@ -1,12 +1,14 @@
 """`rememberos doctor`: looks at every part and says what is wrong and what to do."""
 
 import asyncio
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
@@ -28,6 +30,19 @@ from ops.runtime import Runtime
 from workflows.policies import TASK_QUEUE
 
 _ENOUGH_BYTES = 2_000_000_000
+# A model may have to be downloaded.
+_LOAD_SECONDS = 1_800
+_OF_MODELS = (
+    "rememberos_data",
+    "ocr_engine",
+    "extraction_base_url",
+    "extraction_model",
+    "extraction_api_key",
+    "caption_model",
+    "transcription_model",
+    "transcription_base_url",
+    "transcription_api_key",
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,10 @@ def examine(settings: Settings, *, only: str | None = None) -> Iterator[Finding]
         ("files", _files),
         ("orphans", _orphans),
         ("embedding", _embedding),
-        ("OCR", _ocr),
+        ("readers", _models("readers")),
+        ("OCR", _models("OCR")),
+        ("transcription", _models("transcription")),
+        ("captions", _models("captions")),
         ("secrets", _secrets),
     )
     if only is not None and only not in dict(checks):
@@ -207,15 +225,23 @@ def _embedding(settings: Settings, _runtime: Runtime | None) -> str:
     return f"{built.embedder.model.name}, {vectors.shape[1]} dimensions"
 
 
-def _ocr(settings: Settings, _runtime: Runtime | None) -> str:
-    there = {"tesseract": shutil.which("tesseract") is not None, "rapidocr": find_spec("rapidocr") is not None}
-    wanted = settings.ocr_engine
-    if wanted == "off":
-        return "switched off: images and scans are kept and found by name alone"
-    found = [name for name, is_there in there.items() if is_there and wanted in ("auto", name)]
-    if not found:
-        raise _Unwell(f"OCR_ENGINE={wanted} is not installed", "install it, or set OCR_ENGINE to auto or off")
-    return found[0]
+def _models(part: str) -> Callable[[Settings, Runtime | None], str]:
+    """Loads what reads, hears or sees, in a process of its own: what it takes shall not stay here."""
+
+    def check(settings: Settings, _runtime: Runtime | None) -> str:
+        given = {name: getattr(settings, name) for name in _OF_MODELS}
+        plain = {n: v.get_secret_value() if isinstance(v, SecretStr) else v for n, v in given.items() if v is not None}
+        command = [sys.executable, "-P", "-m", "memory.adapters.checkup", part]
+        asked = json.dumps(plain, default=str)
+        done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False, timeout=_LOAD_SECONDS)
+        if done.returncode != 0:
+            raise _Unwell("it ends the process that loads it", f"run {' '.join(command)} with {{}} as its input")
+        answer = json.loads(done.stdout)
+        if not answer["is_well"]:
+            raise _Unwell(answer["text"], "files wait for it or end without it; see What it reads in the README")
+        return str(answer["text"])
+
+    return check
 
 
 def _secrets(settings: Settings, _runtime: Runtime | None) -> str:

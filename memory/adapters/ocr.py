@@ -90,7 +90,7 @@ class Rapid:
             }
         )
         # The models are loaded at the first reading.
-        self.read(_specimen())
+        self.read(specimen())
 
     def read(self, image: Image.Image) -> str:
         result = self._engine(np.asarray(image)[:, :, ::-1])
@@ -99,7 +99,7 @@ class Rapid:
         return _without_specks(_in_lines(result.boxes, result.txts))
 
 
-def _specimen() -> Image.Image:
+def specimen() -> Image.Image:
     image = Image.new("RGB", (320, 80), "white")
     ImageDraw.Draw(image).text((20, 20), "Specimen 123", fill="black", font=ImageFont.load_default(size=32))
     return image

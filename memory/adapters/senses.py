@@ -3,7 +3,7 @@
 from memory.ports import Captioner, MediaReader, Senses, Transcriber
 from memory.settings import Settings
 
-_ELSEWHERE = "openai:"
+ELSEWHERE = "openai:"
 
 
 def build(settings: Settings, media: MediaReader) -> Senses:
@@ -21,7 +21,7 @@ def transcriber(settings: Settings) -> Transcriber | None:
     model = settings.transcription_model
     if model is None:
         return None
-    if model.startswith(_ELSEWHERE):
+    if model.startswith(ELSEWHERE):
         from memory.adapters.transcription_endpoint import OpenAITranscriber
 
         key = settings.transcription_api_key
@@ -29,7 +29,7 @@ def transcriber(settings: Settings) -> Transcriber | None:
             # The same host, and so the same account.
             key = settings.extraction_api_key
         return OpenAITranscriber(
-            base_url=settings.transcription_base_url, model=model.removeprefix(_ELSEWHERE), api_key=key
+            base_url=settings.transcription_base_url, model=model.removeprefix(ELSEWHERE), api_key=key
         )
     from memory.adapters.whisper import LocalTranscriber
 

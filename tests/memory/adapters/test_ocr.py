@@ -62,6 +62,10 @@ def test_pictures_of_every_kind_are_read(read: Read, kind: str) -> None:
     assert document.note is None
 
 
+def test_a_photo_of_an_apple_device_is_read(read: Read) -> None:
+    assert words(read("notice.heic", (Path(__file__).parent / "notice.heic").read_bytes())) == "Spray booth 2"
+
+
 def test_the_example_is_read(read: Read) -> None:
     path = Path(__file__).parents[3] / "examples" / "workshop-notice.png"
     assert "Spray booth 2 is closed until 9 December." in words(read(path.name, path.read_bytes()))
