@@ -15,7 +15,6 @@ from api import (
     curation,
     drop,
     errors,
-    forms,
     grants,
     keys,
     limits,
@@ -23,6 +22,7 @@ from api import (
     public,
     search,
 )
+from api.arriving import Room
 from api.document import DescribedApi
 from api.idempotency import REPLAYED
 from api.middleware import Failures, RequestLog
@@ -66,7 +66,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
         ],
     )
     app.state.limiter = limiter
-    app.state.room_for_forms = forms.Room(settings.rememberos_data / "arriving")
+    app.state.room = Room(settings.rememberos_data / "arriving")
     for part in (collections, memories, search, drop, batches, curation, keys, grants, account, public):
         app.include_router(part.router)
     public.mount_explorer(app, api_url=settings.api_url)

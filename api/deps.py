@@ -58,6 +58,11 @@ async def _form_metadata(
         str, Form(description="a JSON object", json_schema_extra={"contentMediaType": "application/json"})
     ] = "{}",
 ) -> Metadata:
+    return parsed_metadata(metadata)
+
+
+def parsed_metadata(metadata: str) -> Metadata:
+    """Raises Invalid."""
     try:
         return _metadata.validate_python(metadata)
     except ValidationError as error:

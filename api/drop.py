@@ -5,24 +5,29 @@ from typing import Annotated
 from uuid import UUID
 
 import anyio.from_thread
-from fastapi import Depends, Form, Query, Request, Response
+from fastapi import Body, Depends, Form, Query, Request, Response
 from pydantic import WithJsonSchema
 
 from api.auth import Writer
-from api.deps import WITH_A_FILE, Collection, Files, FormMetadata, Services
+from api.deps import WITH_A_FILE, Collection, Files, FormMetadata, Services, parsed_metadata
 from api.forms import REFUSALS
-from api.idempotency import takes_long
-from api.routing import answer
+from api.idempotency import answers_with_a_secret, takes_long
+from api.routing import MEGABYTE, answer, body_limit
 from api.routing import router as guarded_router
 from api.temporal import WorkflowClient
 from api.waiting import WAIT_SECONDS, Wait, wait_until
 from memory.drop_schemas import (
+    MOST_UPLOADS,
     ContentsAsked,
     DropAccepted,
     DropOptions,
     DropResponse,
     DropResult,
     MissingContents,
+    UploadDone,
+    UploadLinks,
+    UploadsAccepted,
+    UploadWanted,
 )
 from memory.drops import OpenedDrop
 from memory.schemas import Caller, Category, ContainerTag, Importance
@@ -110,6 +115,57 @@ def drop(
         )
         return answer(accepted, 202)
     return answer(_outcome(services, caller, opened), 201)
+
+
+async def _options_in_query(
+    container_tag: Annotated[ContainerTag | None, Query()] = None,
+    category: Annotated[Category, Query()] = "other",
+    importance: Annotated[Importance, Query()] = 0.7,
+    metadata: Annotated[
+        str, Query(description="a JSON object", json_schema_extra={"contentMediaType": "application/json"})
+    ] = "{}",
+    force: Annotated[bool, Query(description="store what is there already once more")] = False,
+) -> DropOptions:
+    return DropOptions(
+        container_tag=container_tag,
+        category=category,
+        importance=importance,
+        metadata=parsed_metadata(metadata),
+        force=force,
+    )
+
+
+@router.post("/v1/memory/collections/{collection}/drop/presign", response_model=UploadLinks)
+@body_limit(10 * MEGABYTE)
+@answers_with_a_secret
+def presign_uploads(
+    caller: Writer,
+    services: Services,
+    collection: Collection,
+    body: Annotated[list[UploadWanted], Body(min_length=1, max_length=MOST_UPLOADS)],
+) -> Response:
+    """Links under which files can be put into the store past this API, for an hour; name them at `…/complete` then.
+
+    Each must be sent with the headers of its link and have exactly the announced size.
+    """
+    return answer(services.uploads.presign(caller, collection, body))
+
+
+@router.post("/v1/memory/collections/{collection}/drop/complete", status_code=202, response_model=UploadsAccepted)
+@body_limit(10 * MEGABYTE)
+def complete_uploads(
+    request: Request,
+    caller: Writer,
+    services: Services,
+    collection: Collection,
+    body: Annotated[list[UploadDone], Body(min_length=1, max_length=MOST_UPLOADS)],
+    options: Annotated[DropOptions, Depends(_options_in_query)],
+) -> Response:
+    """Makes memories of what was uploaded, in the background; each key counts once."""
+    accepted = services.uploads.complete(caller, collection, body, options)
+    if accepted.queued:
+        _start(request.app.state.workflows, caller.tenant_id, accepted.batch_id)
+    return answer(accepted, 202)
 
 
 @router.post("/v1/memory/collections/{collection}/drop/missing", response_model=MissingContents)

@@ -1,21 +1,19 @@
 """Forms with files of any number: each goes to the store while the rest still arrives, and what is held is bounded."""
 
 import io
-import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
-import anyio
 from anyio import to_thread
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 
+from api.arriving import Arriving, Room, pieces
 from api.errors import ErrorAnswer
 from api.multipart import Event, Part, Parts
 from memory.drop_schemas import FileRefused
-from memory.errors import BadRequest, Invalid, SlowRequest, TooLarge, Unavailable
+from memory.errors import BadRequest, Invalid, TooLarge
 from memory.filenames import clean_filename
 from memory.intake import IncomingFile, StoredFile, Taken, Taking, too_large
 from memory.quotas import MAX_FILE_BYTES
@@ -28,13 +26,6 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 _FILE_FIELDS = frozenset({"file", "files"})
-# A file up to here never touches the disk.
-_HELD_BYTES = 256 * 1024
-_STALLED_SECONDS = 60.0
-# Of at most 10 MiB each.
-_ON_DISK_AT_ONCE = 256
-# Each holds up to two parts of a larger file in memory.
-_STORED_AT_ONCE = 6
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -64,20 +55,6 @@ def limits_of(endpoint: Callable[..., Any]) -> FormLimits:
     return _limits.get(endpoint, FormLimits())
 
 
-class Room:
-    """What all forms of this process share: a folder for what does not fit in memory, and how much may lie there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.on_disk = anyio.Semaphore(_ON_DISK_AT_ONCE)
-        self.being_stored = anyio.Semaphore(_STORED_AT_ONCE)
-
-    def file(self) -> BinaryIO:
-        """A file without a name: it is gone with the process, however that ends."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return tempfile.TemporaryFile(dir=self.folder)
-
-
 class TakenUpload(UploadFile):
     """A file of a form; its bytes lie in the store already, or nowhere because it is too large."""
 
@@ -103,7 +80,7 @@ class FormRequest(Request):
         parts = Parts(content_type)
         form = _Form(self._items, taking, room, limits)
         try:
-            async for piece in self._arriving():
+            async for piece in pieces(self):
                 for event in parts.split(piece):
                     await form.follow(event)
             parts.check_end()
@@ -112,18 +89,6 @@ class FormRequest(Request):
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
         return FormData(self._items)
-
-    async def _arriving(self) -> AsyncIterator[bytes]:
-        pieces = self.stream()
-        while True:
-            try:
-                with anyio.fail_after(_STALLED_SECONDS):
-                    piece = await anext(pieces, None)
-            except TimeoutError as error:
-                raise SlowRequest(f"nothing of the body arrived for {_STALLED_SECONDS:.0f} s") from error
-            if piece is None:
-                return
-            yield piece
 
 
 class _Form:
@@ -139,7 +104,7 @@ class _Form:
         self._fields = self._field_bytes = self._files = 0
         self._part = Part("", None, None)
         self._value = bytearray()
-        self._file: _Arriving | None = None
+        self._file: _File | None = None
 
     async def follow(self, event: Event) -> None:
         if isinstance(event, bytes):
@@ -163,7 +128,7 @@ class _Form:
             self._files += bool(part.filename)
             if self._files > self._limits.most_files:
                 raise BadRequest(f"at most {self._limits.most_files} files at once")
-            self._file = _Arriving(part, self._taking, self._room, self._limits)
+            self._file = _File(part, self._taking, self._room, self._limits)
 
     async def _add(self, data: bytes) -> None:
         if self._file is not None:
@@ -183,7 +148,7 @@ class _Form:
             except UnicodeDecodeError as error:
                 raise Invalid(f"{self._part.name[:100]}: not UTF-8") from error
 
-    async def _keep(self, file: "_Arriving") -> None:
+    async def _keep(self, file: "_File") -> None:
         # A browser sends a nameless empty part for a field in which nothing was chosen.
         if not (self._part.filename or file.size):
             return
@@ -191,75 +156,34 @@ class _Form:
         self._items.append((self._part.name, TakenUpload(taken, name=self._part.filename or "")))
 
 
-class _Arriving:
-    """One file: held in memory while it is small, on the disk until it is whole, then in the store."""
+class _File:
+    """One file of a form: in the store as soon as it is whole."""
 
     def __init__(self, part: Part, taking: Taking, room: Room, limits: FormLimits) -> None:
-        self.size = 0
         self._part = part
         self._taking = taking
-        self._room = room
         self._limits = limits
-        self._held = bytearray()
-        self._disk: BinaryIO | None = None
-        self._has_room = False
+        self._arriving = Arriving(room, MAX_FILE_BYTES)
+
+    @property
+    def size(self) -> int:
+        return self._arriving.size
 
     async def add(self, data: bytes) -> None:
-        self.size += len(data)
-        if self.size > MAX_FILE_BYTES:
-            await self._refuse()
-            return
-        self._held += data
-        if len(self._held) >= _HELD_BYTES:
-            await self._to_disk()
-
-    async def end(self) -> Taken:
-        if self.size > MAX_FILE_BYTES:
-            return _too_large(self._part)
-        if not self._has_room:
-            return await self._stored(io.BytesIO(self._held))
-        disk = await self._to_disk()
-        disk.seek(0)
-        async with self._room.being_stored:
-            taken = await self._stored(disk)
-        await self.close()
-        return taken
-
-    async def close(self) -> None:
-        disk, self._disk = self._disk, None
-        if disk is not None:
-            disk.close()
-        if self._has_room:
-            self._has_room = False
-            self._room.on_disk.release()
-
-    async def _refuse(self) -> None:
-        self._held = bytearray()
-        await self.close()
-        if not self._limits.fails_alone:
-            refused = _too_large(self._part)
+        await self._arriving.add(data)
+        if self._arriving.is_over and not self._limits.fails_alone:
+            refused = self._too_large()
             raise TooLarge(f"{refused.filename}: {refused.reason}")
 
-    async def _to_disk(self) -> BinaryIO:
-        if not self._has_room:
-            await self._room.on_disk.acquire()
-            self._has_room = True
-        held, self._held = self._held, bytearray()
-        try:
-            return await to_thread.run_sync(self._write, held)
-        except OSError as error:
-            raise Unavailable("there is no room for files that arrive; try again later") from error
+    async def end(self) -> Taken:
+        if self._arriving.is_over:
+            return self._too_large()
+        async with self._arriving.whole() as source:
+            incoming = IncomingFile(self._part.filename, self._part.content_type, source)
+            return await to_thread.run_sync(self._taking.take, incoming)
 
-    def _write(self, held: bytearray) -> BinaryIO:
-        disk = self._disk = self._disk or self._room.file()
-        disk.write(held)
-        disk.flush()
-        return disk
+    async def close(self) -> None:
+        self._arriving.close()
 
-    async def _stored(self, stream: BinaryIO) -> Taken:
-        incoming = IncomingFile(self._part.filename, self._part.content_type, stream)
-        return await to_thread.run_sync(self._taking.take, incoming)
-
-
-def _too_large(part: Part) -> FileRefused:
-    return too_large(clean_filename(part.filename))
+    def _too_large(self) -> FileRefused:
+        return too_large(clean_filename(self._part.filename))

@@ -2,17 +2,20 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, FastAPI, Query
+from anyio import to_thread
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from starlette.staticfiles import StaticFiles
 
+from api.arriving import Arriving, pieces
 from api.deps import Services
 from memory.adapters.objects import LocalObjects, attachment, media_type
-from memory.errors import NotFound
+from memory.errors import Forbidden, NotFound, TooLarge
 
 router = APIRouter(tags=["misc"])
 
+_FILE = "/v1/memory/files/{key:path}"
 _ASSETS = "/api-explorer"
 # The page may load nothing from elsewhere, so it works the same without an internet connection.
 _EXPLORER_POLICY = (
@@ -35,7 +38,8 @@ async def health() -> dict[str, str]:
     return {"status": "healthy"}
 
 
-@router.get("/v1/memory/files/{key:path}", include_in_schema=False)
+@router.head(_FILE, include_in_schema=False)
+@router.get(_FILE, include_in_schema=False)
 def download_file(
     services: Services,
     key: str,
@@ -43,17 +47,48 @@ def download_file(
     expires: int = 0,
     filename: str = "",
     content_type: Annotated[str, Query(alias="type")] = "",
-) -> StreamingResponse:
-    """A stored file for whoever holds a link that we signed; files in a bucket have links of the bucket's own."""
+) -> FileResponse:
+    """A stored file, or a range of it, for whoever holds a link that we signed; files in a bucket have links of the
+    bucket's own."""
     objects = services.objects
     if not isinstance(objects, LocalObjects):
         raise NotFound("no such file, or the link has expired")
     objects.verify(key, filename=filename, content_type=content_type, expires=expires, signature=signature)
-    return StreamingResponse(
-        objects.stream(key),
+    return FileResponse(
+        objects.path(key),
         media_type=media_type(content_type),
         headers={**_DOWNLOAD, "Content-Disposition": attachment(filename)},
     )
+
+
+@router.put(_FILE, include_in_schema=False)
+async def upload_file(
+    request: Request,
+    services: Services,
+    key: str,
+    signature: str = "",
+    expires: int = 0,
+    size: int = -1,
+    content_type: Annotated[str, Query(alias="type")] = "",
+) -> Response:
+    """Takes in a file from whoever holds a link that we signed for it."""
+    objects = services.objects
+    if not isinstance(objects, LocalObjects):
+        raise Forbidden("files go to the bucket itself here")
+    objects.verify_upload(key, content_type=content_type, size=size, expires=expires, signature=signature)
+    if request.headers.get("content-type", "").strip() != content_type:
+        raise Forbidden(f"this link was made for the header `Content-Type: {content_type}`")
+    arriving = Arriving(request.app.state.room, size)
+    try:
+        async for piece in pieces(request):
+            await arriving.add(piece)
+            if arriving.is_over:
+                raise TooLarge(f"more than the {size} bytes that were announced")
+        async with arriving.whole() as source:
+            await to_thread.run_sync(services.uploads.receive, key, source, size)
+    finally:
+        arriving.close()
+    return Response(status_code=200)
 
 
 def mount_explorer(app: FastAPI, *, api_url: str) -> None:

@@ -96,7 +96,7 @@ async def _with_its_form(
     taking = state.services.intake.of(caller.tenant_id)
     try:
         form = forms.FormRequest(request.scope, request.receive)
-        await form.take(taking, state.room_for_forms, forms.limits_of(endpoint))
+        await form.take(taking, state.room, forms.limits_of(endpoint))
         return await answered(form)
     finally:
         with CancelScope(shield=True):

@@ -5,7 +5,19 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from memory.schemas import Category, ContainerTag, Importance, Memory, Metadata, Source, Text, Timestamp
+from memory.schemas import (
+    Category,
+    ContainerTag,
+    Importance,
+    Memory,
+    Metadata,
+    NoNul,
+    Source,
+    Text,
+    Timestamp,
+    Unicode,
+    Whole,
+)
 
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
@@ -150,3 +162,60 @@ class BatchCancelled(BaseModel):
     cancelled: int
     pending: int
     complete: bool
+
+
+MOST_UPLOADS = 500
+_Given = Annotated[str, StringConstraints(max_length=4096), NoNul, Unicode]
+_MediaType = Annotated[str, StringConstraints(max_length=256), NoNul, Unicode]
+
+
+class UploadWanted(BaseModel):
+    """A file that is about to be uploaded past us; `size` in bytes, and exactly that."""
+
+    filename: _Given
+    content_type: _MediaType | None = None
+    size: Annotated[int, Field(ge=0, strict=True), Whole]
+
+
+class UploadLink(BaseModel):
+    """Where to PUT a file, and with which headers; or why not."""
+
+    filename: str
+    key: str
+    url: str
+    method: Literal["PUT"] = "PUT"
+    headers: dict[str, str]
+    expires_in: int
+
+
+class UploadRefused(BaseModel):
+    filename: str
+    error: str
+
+
+class UploadLinks(BaseModel):
+    """In the order of what was asked for."""
+
+    uploads: list[UploadLink | UploadRefused]
+
+
+class UploadDone(BaseModel):
+    """A file that was uploaded under a key of ours; what it says of the size is not relied upon."""
+
+    key: _Given
+    filename: _Given | None = None
+    mime: _MediaType | None = None
+    size: Annotated[int, Field(strict=True), Whole] | None = None
+
+
+class KeyRejected(BaseModel):
+    key: str
+    reason: str
+
+
+class UploadsAccepted(BaseModel):
+    """`queued` files are worked on as the batch; of the `rejected` ones nothing was taken in."""
+
+    batch_id: UUID
+    queued: int
+    rejected: list[KeyRejected]

@@ -6,11 +6,11 @@ from uuid import UUID, uuid4
 
 from memory import intake, quotas
 from memory.drop_schemas import ContentsAsked, DropOptions, FileRefused, MissingContents
-from memory.grants import Grants
-from memory.intake import IncomingFile, Intake, Taken
+from memory.grants import Grants, Reach
+from memory.intake import IncomingFile, Intake, StoredFile, Taken
 from memory.schemas import Author, Caller
-from memory.store import changes, contents, drops
-from memory.store.database import Database
+from memory.store import changes, contents, drops, files
+from memory.store.database import Database, Session
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,21 @@ class Drops:
         missing. Raises Forbidden."""
         reach = self._grants.reach(caller)
         stored = intake.stored(taken)
-        batch_id = uuid4()
         with self._database.transaction(caller.tenant_id) as session:
-            collection_id = reach.writable(session, collection) if stored else None
-            # At least one memory will come of each.
-            quotas.room_for_memories(session, caller, len(stored))
-            quotas.room_for_files(session, caller, sum(file.size for file in stored))
-            drops.insert_batch(
-                session,
-                caller.tenant_id,
-                batch_id,
-                collection_id=collection_id,
-                collection=collection,
-                options=options,
-                author=Author(id=caller.key_id, label=caller.label),
-                files=stored,
-            )
-            changes.record(session, caller, "drop", f"batch {batch_id}")
+            batch_id = _opened(session, reach, collection, stored, options)
         return OpenedDrop(batch_id, len(stored), intake.refused(taken))
+
+    def open_uploaded(
+        self, caller: Caller, collection: str, stored: Sequence[StoredFile], options: DropOptions
+    ) -> tuple[OpenedDrop, set[UUID]]:
+        """The same for files whose ids somebody may have used already; those of whom that is true stay out."""
+        reach = self._grants.reach(caller)
+        with self._database.transaction(caller.tenant_id) as session:
+            files.hold_uploads(session, caller.tenant_id)
+            late = files.known(session, [file.id for file in stored])
+            new = [file for file in stored if file.id not in late]
+            batch_id = _opened(session, reach, collection, new, options)
+        return OpenedDrop(batch_id, len(new), []), late
 
     def missing(self, caller: Caller, collection: str, asked: ContentsAsked) -> MissingContents:
         """Which contents a drop would have to send; nothing is changed. Raises Forbidden."""
@@ -71,3 +68,25 @@ class Drops:
         with self._database.transaction(caller.tenant_id) as session:
             collection_id = reach.changeable(session, collection)
             return contents.missing(session, collection_id, asked)
+
+
+def _opened(
+    session: Session, reach: Reach, collection: str, stored: Sequence[StoredFile], options: DropOptions
+) -> UUID:
+    caller, batch_id = reach.caller, uuid4()
+    collection_id = reach.writable(session, collection) if stored else None
+    # At least one memory will come of each.
+    quotas.room_for_memories(session, caller, len(stored))
+    quotas.room_for_files(session, caller, sum(file.size for file in stored))
+    drops.insert_batch(
+        session,
+        caller.tenant_id,
+        batch_id,
+        collection_id=collection_id,
+        collection=collection,
+        options=options,
+        author=Author(id=caller.key_id, label=caller.label),
+        files=stored,
+    )
+    changes.record(session, caller, "drop", f"batch {batch_id}")
+    return batch_id

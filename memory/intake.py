@@ -1,5 +1,6 @@
 """Files on their way in: into the object store first, and out of it again if no row tells of them in the end."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -63,7 +64,7 @@ class Taking:
         self._database = database
         self._objects = objects
         self._tenant_id = tenant_id
-        self._stored: list[tuple[UUID, str]] = []
+        self._stored: list[str] = []
 
     def take(self, file: IncomingFile) -> Taken:
         """Stores one original. Over 10 MiB it is refused by name. Raises Unavailable."""
@@ -74,10 +75,32 @@ class Taking:
             made = self._objects.put(key, file.stream, max_bytes=quotas.MAX_FILE_BYTES)
         except TooLarge:
             return too_large(filename)
-        self._stored.append((file_id, key))
+        self._stored.append(key)
         content_type = clean_content_type(file.content_type, filename)
         path = clean_path(file.filename)
         return StoredFile(file_id, filename, path, content_type, made.size, made.sha256, key)
+
+    def adopt(self, file_id: UUID, uploaded: str, filename: str | None, content_type: str | None) -> Taken:
+        """Takes a copy of an object that was uploaded past us: what is put there later does not reach it.
+
+        Over 10 MiB it is refused. Raises NotFound, Unavailable.
+        """
+        name = clean_filename(filename)
+        if self._objects.size(uploaded) > quotas.MAX_FILE_BYTES:
+            return too_large(name)
+        key = f"{self._tenant_id}/files/{uuid4()}"
+        self._stored.append(key)
+        self._objects.copy(uploaded, key)
+        digest, size = hashlib.sha256(), 0
+        for piece in self._objects.stream(key):
+            digest.update(piece)
+            size += len(piece)
+            if size > quotas.MAX_FILE_BYTES:
+                # It was replaced by something larger just now.
+                return too_large(name)
+        return StoredFile(
+            file_id, name, clean_path(filename), clean_content_type(content_type, name), size, digest.digest(), key
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -92,8 +115,8 @@ class Taking:
             return
         try:
             with self._database.transaction(self._tenant_id) as session:
-                kept = files.known(session, [file_id for file_id, _ in self._stored])
-            self._objects.delete([key for file_id, key in self._stored if file_id not in kept])
+                kept = files.with_keys(session, self._stored)
+            self._objects.delete([key for key in self._stored if key not in kept])
         except AppError:
             # Without a row they are orphans, which are looked for.
             log.warning("objects of a failed request stay behind", files=len(self._stored))

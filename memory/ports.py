@@ -104,6 +104,18 @@ class ObjectStore(Protocol):
         """Removes what was listed, whatever its key looks like. Raises Unavailable."""
         ...
 
+    def size(self, key: str) -> int:
+        """How many bytes the object has. Raises NotFound, Unavailable."""
+        ...
+
+    def copy(self, key: str, to: str) -> None:
+        """Makes another object of the same bytes, which later changes of the first do not reach. Raises NotFound."""
+        ...
+
+    def upload_url(self, key: str, *, content_type: str, size: int, seconds: int) -> str:
+        """A link under which whoever has it may PUT the object: with this Content-Type, of this size, for `seconds`."""
+        ...
+
     def url(self, key: str, *, filename: str, content_type: str, seconds: int) -> str:
         """A link that serves the object as a download under `filename` and stops working after `seconds`."""
         ...

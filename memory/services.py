@@ -39,6 +39,7 @@ from memory.settings import Settings
 from memory.statistics import Statistics
 from memory.store import schema
 from memory.store.database import Database
+from memory.uploads import Uploads
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Services:
     cache: Cache
     intake: Intake
     drops: Drops
+    uploads: Uploads
     batches: Batches
     cleaning: Cleaning
     ingesting: Ingesting
@@ -91,6 +93,7 @@ def build(settings: Settings, *, reader: FileReader | None = None, senses: Sense
     key_use = KeyUse(database)
     grants = Grants(database)
     intake = Intake(database, objects)
+    drops = Drops(database, grants, intake)
     statistics = Statistics(database)
     cache = _cache(settings)
     search = Search(database, grants, embedding, objects, statistics)
@@ -117,7 +120,8 @@ def build(settings: Settings, *, reader: FileReader | None = None, senses: Sense
         search=CachedSearch(search, database=database, grants=grants, objects=objects, cache=cache),
         cache=cache,
         intake=intake,
-        drops=Drops(database, grants, intake),
+        drops=drops,
+        uploads=Uploads(database, grants, objects, intake, drops),
         batches=Batches(database, grants),
         cleaning=Cleaning(database, objects),
         ingesting=Ingesting(database, embedding, objects, statistics, reader, senses),

@@ -20,8 +20,8 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import LocalStore, S3Store
 from pydantic import SecretStr
 
-from memory.adapters.presign import presigned_get
-from memory.errors import AppError, Invalid, Misconfigured, NotFound, TooLarge, Unavailable
+from memory.adapters.presign import presigned
+from memory.errors import AppError, Forbidden, Invalid, Misconfigured, NotFound, TooLarge, Unavailable
 from memory.ports import ListedObject, ObjectStore, StoredObject
 
 if TYPE_CHECKING:
@@ -96,6 +96,16 @@ class _Objects(ObjectStore):
         with self._trouble():
             obstore.delete(self._store, list(keys))
 
+    def size(self, key: str) -> int:
+        """Raises NotFound, Unavailable."""
+        with self._trouble():
+            return obstore.head(self._store, checked_key(key))["size"]
+
+    def copy(self, key: str, to: str) -> None:
+        """Another object of the same bytes: what is put under `key` later does not reach it. Raises NotFound."""
+        with self._trouble():
+            obstore.copy(self._store, checked_key(key), checked_key(to))
+
     def _put_in_parts(self, path: str, source: Iterator[bytes] | BinaryIO) -> None:
         obstore.put(
             self._store,
@@ -151,7 +161,7 @@ class LocalObjects(_Objects):
                 "filename": filename,
                 "type": content_type,
                 "expires": expires,
-                "signature": self._signature(checked_key(key), filename, content_type, expires),
+                "signature": self._signature("GET", checked_key(key), filename, content_type, expires),
             },
             quote_via=quote,
         )
@@ -180,9 +190,27 @@ class LocalObjects(_Objects):
 
     def verify(self, key: str, *, filename: str, content_type: str, expires: int, signature: str) -> None:
         """Lets a link pass that `url` made and that has not expired. Raises NotFound, whatever is wrong."""
-        expected = self._signature(key, filename, content_type, expires)
-        if not hmac.compare_digest(expected.encode(), signature.encode(errors="replace")) or time.time() >= expires:
+        if not self._is_signed(signature, expires, "GET", key, filename, content_type, expires):
             raise NotFound("no such file, or the link has expired")
+
+    def path(self, key: str) -> Path:
+        """Where an object lies, whose link was verified. Raises NotFound."""
+        path = self._folder / checked_key(key)
+        if not path.is_file():
+            raise NotFound("no such file, or the link has expired")
+        return path
+
+    def upload_url(self, key: str, *, content_type: str, size: int, seconds: int) -> str:
+        """A link to `PUT /v1/memory/files/{key}`, which asks `verify_upload`."""
+        expires = int(time.time()) + seconds
+        signature = self._signature("PUT", checked_key(key), content_type, size, expires)
+        query = urlencode({"type": content_type, "size": size, "expires": expires, "signature": signature})
+        return f"{self._base_url}/v1/memory/files/{quote(key)}?{query}"
+
+    def verify_upload(self, key: str, *, content_type: str, size: int, expires: int, signature: str) -> None:
+        """Lets a link pass that `upload_url` made and that has not expired. Raises Forbidden, whatever is wrong."""
+        if not self._is_signed(signature, expires, "PUT", key, content_type, size, expires):
+            raise Forbidden("this link was not made for this upload, or it has expired")
 
     def _remove(self, paths: list[str]) -> None:
         # A folder's bulk delete ends at the first one that is missing.
@@ -190,9 +218,13 @@ class LocalObjects(_Objects):
             with suppress(FileNotFoundError):
                 obstore.delete(self._store, path)
 
-    def _signature(self, key: str, filename: str, content_type: str, expires: int) -> str:
+    def _is_signed(self, signature: str, expires: int, *said: str | int) -> bool:
+        expected = self._signature(*said)
+        return hmac.compare_digest(expected.encode(), signature.encode(errors="replace")) and time.time() < expires
+
+    def _signature(self, *said: str | int) -> str:
         # JSON keeps the parts apart: no two links have the same message.
-        message = json.dumps(["GET", key, filename, content_type, expires]).encode()
+        message = json.dumps(said).encode()
         return hmac.digest(self._signing_key, message, "sha256").hex()
 
 
@@ -211,7 +243,8 @@ class S3Objects(_Objects):
         if access_key is None or secret_key is None:
             raise Misconfigured("S3_BUCKET is set, so S3_ACCESS_KEY and S3_SECRET_KEY must be set too")
         self._endpoint = (endpoint_url or f"https://s3.{region}.amazonaws.com").rstrip("/")
-        self._bucket, self._region = bucket, region
+        self._base = f"{self._endpoint}/{quote(bucket)}"
+        self._region = region
         self._access_key, self._secret_key = access_key, secret_key
         store = S3Store(
             bucket,
@@ -231,8 +264,9 @@ class S3Objects(_Objects):
 
     def url(self, key: str, *, filename: str, content_type: str, seconds: int) -> str:
         """A presigned GET that downloads as `filename` and stops working after `seconds` (at most a week)."""
-        return presigned_get(
-            f"{self._endpoint}/{quote(self._bucket)}/{quote(checked_key(key), safe='/~')}",
+        return presigned(
+            "GET",
+            self._address(key),
             region=self._region,
             access_key=self._access_key.get_secret_value(),
             secret_key=self._secret_key.get_secret_value(),
@@ -242,6 +276,21 @@ class S3Objects(_Objects):
                 "response-content-type": media_type(content_type),
             },
         )
+
+    def upload_url(self, key: str, *, content_type: str, size: int, seconds: int) -> str:
+        """A presigned PUT; type and length are part of what is signed."""
+        return presigned(
+            "PUT",
+            self._address(key),
+            region=self._region,
+            access_key=self._access_key.get_secret_value(),
+            secret_key=self._secret_key.get_secret_value(),
+            seconds=seconds,
+            headers={"Content-Type": content_type, "Content-Length": str(size)},
+        )
+
+    def _address(self, key: str) -> str:
+        return f"{self._base}/{quote(checked_key(key), safe='/~')}"
 
     def _put_in_parts(self, path: str, source: Iterator[bytes] | BinaryIO) -> None:
         # Read to its end first: an upload that is given up while a part is on its way leaves that part in the bucket.

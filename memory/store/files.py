@@ -27,6 +27,14 @@ def pending(session: Session, file_ids: Sequence[UUID]) -> set[UUID]:
     return set(found.scalars())
 
 
+def hold_uploads(session: Session, tenant_id: UUID) -> None:
+    """Keeps other completions of the tenant's uploads waiting until the transaction ends."""
+    session.execute(
+        text("select pg_advisory_xact_lock(hashtextextended('uploads ' || :tenant_id, 0))"),
+        {"tenant_id": str(tenant_id)},
+    )
+
+
 def carry(session: Session, tenant_id: UUID, memory_id: UUID, file_ids: Sequence[UUID]) -> None:
     """Lets a held memory carry more files, behind those that it has."""
     session.execute(

@@ -121,6 +121,12 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("POST", f"{_COLLECTION}/drop/missing"): Row(_writes(200, stranger=200), _json(sha256=["0" * 64])),
     ("GET", _BATCH): Row(_reads(stranger=404)),
+    ("POST", f"{_COLLECTION}/drop/presign"): Row(
+        _writes(200, stranger=200), {"json": [{"filename": "mine.txt", "size": 4}]}, changes=True
+    ),
+    ("POST", f"{_COLLECTION}/drop/complete"): Row(
+        _writes(202, stranger=202), {"json": [{"key": "mine", "filename": "mine.txt", "size": 4}]}, changes=True
+    ),
     ("GET", f"{_BATCH}/events"): Row(_reads(stranger=404)),
     ("POST", f"{_BATCH}/retry"): Row(_writes(202, stranger=404), changes=True),
     ("POST", f"{_BATCH}/cancel"): Row(_writes(200, stranger=404), changes=True),

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
 from starlette.testclient import TestClient
 
-from api import forms
+from api import arriving, forms
 from api.multipart import End, Part, Parts
 from memory.errors import BadRequest
 from memory.quotas import MAX_FILE_BYTES
@@ -269,7 +269,7 @@ def test_memory_does_not_grow_with_what_is_sent(app: FastAPI, tenant: Tenant) ->
 
 @pytest.mark.usefixtures("client")
 def test_who_stops_sending_is_told_so(app: FastAPI, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forms, "_STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(arriving, "_STALLED_SECONDS", 0.2)
 
     async def stalls() -> AsyncIterator[bytes]:
         yield file("a.txt")
@@ -319,13 +319,13 @@ class _Full:
 def test_a_full_disk_is_503_and_leaves_nothing(
     client: TestClient, tenant: Tenant, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app.state.room_for_forms, "file", _Full().file)
+    monkeypatch.setattr(app.state.room, "file", _Full().file)
 
     answer = post(client, tenant, file("a.txt") + file("b.bin", b"x" * 400_000) + CLOSE)
 
     assert answer.status_code == 503
     assert "room" in answer.json()["detail"]
-    assert app.state.room_for_forms.on_disk.value == forms._ON_DISK_AT_ONCE
+    assert app.state.room.on_disk.value == arriving.ON_DISK_AT_ONCE
 
 
 def test_a_repeat_with_other_bytes_is_another_request(client: TestClient, tenant: Tenant) -> None:

@@ -2,13 +2,14 @@
 
 from datetime import UTC, datetime
 
-from memory.adapters.presign import presigned_get
+from memory.adapters.presign import presigned
 
 AT = datetime(2013, 5, 24, tzinfo=UTC)
 
 
 def link(seconds: int, **answer_headers: str) -> str:
-    return presigned_get(
+    return presigned(
+        "GET",
         "https://examplebucket.s3.amazonaws.com/test.txt",
         region="us-east-1",
         access_key="AKIAIOSFODNN7EXAMPLE",
