@@ -237,6 +237,7 @@ def main() -> None:
         figures["beside_many"] = _beside(running, making, arguments)
         if running.runtime:
             with second_worker(running):
+                dropped(api, "bench-warm", making.mixed(6 * len(KINDS)))
                 figures["two_workers"] = _seconds(api, making, arguments, "two workers")
             if arguments.large:
                 figures["large"] = _large(running, arguments.large)
@@ -261,7 +262,7 @@ def _by_kind(api: Api, embedder: LocalEmbedder, making: Making, files: int) -> d
 
 
 def _seconds(api: Api, making: Making, arguments: argparse.Namespace, who: str) -> dict[str, float]:
-    made = making.mixed(arguments.files * 4)
+    made = making.mixed(arguments.files * 8)
     seconds, stored = dropped(api, "bench-mixed", made)
     soon = _cuts(small(api, arguments.small))
     print(f"{who}: {len(made) / seconds:.1f} mixed files/s, {stored / seconds:.1f} chunks/s; {_said(soon)}")
