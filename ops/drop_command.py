@@ -25,6 +25,7 @@ INTERRUPTED = 130
 _PATIENCE_SECONDS = 300.0
 _BETWEEN_LINES_SECONDS = 5.0
 _WORTH_SAYING_SECONDS = 2.0
+_BARS = ("sent", "read")
 
 _collection_name = TypeAdapter(CollectionName)
 
@@ -120,7 +121,8 @@ class _Bars:
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._tasks: dict[str, TaskID] = {}
+        # Both from the start: several senders tell at the same time how far they are.
+        self._sent, self._read = (self._progress.add_task(name, total=None, visible=False) for name in _BARS)
 
     def __enter__(self) -> "_Bars":
         self._progress.start()
@@ -130,15 +132,13 @@ class _Bars:
         self._progress.stop()
 
     def sending(self, sent: int, found: int) -> None:
-        self._show("sent", sent, found)
+        self._show(self._sent, sent, found)
 
     def reading(self, ended: int, total: int) -> None:
-        self._show("read", ended, total)
+        self._show(self._read, ended, total)
 
-    def _show(self, name: str, completed: int, total: int) -> None:
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=None)
-        self._progress.update(self._tasks[name], completed=completed, total=total)
+    def _show(self, task: TaskID, completed: int, total: int) -> None:
+        self._progress.update(task, completed=completed, total=total, visible=True)
 
 
 class _Lines:

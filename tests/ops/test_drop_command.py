@@ -154,10 +154,13 @@ def drop(relay: Relay, key: str, tmp_path: Path) -> Drop:
     """Exit code and output of a drop of paths into the collection `garden`."""
 
     def run(*paths: Path, **options: Any) -> tuple[int, str]:
-        said = io.StringIO()
+        console = options.pop("console", None) or Console(
+            file=io.StringIO(), soft_wrap=True, markup=False, highlight=False
+        )
         given = Given(paths, "garden", **{"url": relay.url, "key": key, **options})
-        console = Console(file=said, soft_wrap=True, markup=False, highlight=False)
-        return drop_command.run(_nowhere(tmp_path), given, console), said.getvalue()
+        code = drop_command.run(_nowhere(tmp_path), given, console)
+        assert isinstance(console.file, io.StringIO)
+        return code, console.file.getvalue()
 
     return run
 
@@ -261,6 +264,16 @@ def test_force_sends_all_of_it_again(drop: Drop, folder: Path) -> None:
 
     assert code == 0
     assert "13 found, 0 there already, 13 sent" in said
+
+
+def test_a_terminal_shows_one_bar_of_each_kind(drop: Drop, folder: Path) -> None:
+    code, said = drop(folder, console=Console(file=io.StringIO(), force_terminal=True, width=80))
+
+    last = said.split("\x1b[?25h")[0].split("\x1b[2K")[-1]
+    assert code == 0
+    assert [line.split()[0] for line in last.splitlines() if line] == ["sent", "read"]
+    assert "13/13" in last
+    assert "12/12" in last
 
 
 def test_who_looks_at_no_terminal_reads_lines(drop: Drop, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
