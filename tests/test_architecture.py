@@ -63,14 +63,14 @@ BREACHES = {
     "Media readers": [
         ("api/drop.py", "from memory.adapters.documents import GuardedReader"),
         ("memory/services.py", "from memory.adapters.reading import files"),
-        ("memory/drops.py", "import unstructured"),
+        ("memory/drops.py", "import openpyxl"),
         ("ops/processes.py", "import rapidocr"),
     ],
     "The worker hands": [
         ("memory/adapters/documents.py", "from memory.adapters.reading import files"),
     ],
     "Libraries that read": [
-        ("memory/adapters/documents.py", "import unstructured"),
+        ("memory/adapters/documents.py", "import openpyxl"),
         ("memory/chunking.py", "from lxml import html"),
     ],
 }
@@ -96,7 +96,7 @@ ENVIRONMENT = {
     "bench/instance.py": "hands it on to an installation of its own, without the settings of this one",
 }
 # Seconds to import and hundreds of megabytes that a process which only answers requests must not carry.
-HEAVY = ["faster_whisper", "onnxruntime", "openai", "openpyxl", "pypdfium2", "rapidocr", "unstructured"]
+HEAVY = ["faster_whisper", "onnxruntime", "openai", "openpyxl", "pypdfium2", "rapidocr"]
 # Put together, so that a search for the word finds it in api/ alone.
 FRAMEWORK_ERROR = "HTTP" + "Exception"
 

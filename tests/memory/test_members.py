@@ -123,6 +123,15 @@ def test_the_bytes_of_a_family_are_limited(make: Making, tenant: Tenant, monkeyp
     assert [file.filename for file in progress.files] == ["docs.zip", "a"]
 
 
+def test_names_of_members_are_made_harmless(make: Making, tenant: Tenant) -> None:
+    names = ["../../etc/passwd", "C:\\x\\y.txt", "a\0\x1b[31m.txt", "x" * 4096 + ".txt", "", "in/\u202egnp.exe"]
+    held = archive(*(Member(name, name.encode() or b"-") for name in names))
+    progress = drop(make(reader=ScriptedReader(answers({"docs.zip": held}))), tenant)
+    shown = [file.filename for file in progress.files[1:]]
+    assert shown == ["passwd", "y.txt", "a[31m.txt", "x" * 251 + ".txt", "file", "gnp.exe"]
+    assert [file.path for file in progress.files[1:]][:2] == ["etc/passwd", "C:/x/y.txt"]
+
+
 def test_a_crash_in_the_middle_doubles_nothing(make: Making, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     held = archive(*(Member(f"{n}.txt", b"%d" % n) for n in range(3)))
     house = make(reader=ScriptedReader(answers({"docs.zip": held})))

@@ -79,6 +79,29 @@ def test_an_office_file_that_unpacks_to_a_hundred_times_more(read: Read, filenam
         read(filename, bomb(part, 38))
 
 
+@pytest.mark.parametrize("media_type", ["application/vnd.oasis.opendocument.text", "application/epub+zip"])
+def test_a_book_or_open_document_that_unpacks_to_a_hundred_times_more(read: Read, media_type: str) -> None:
+    paragraphs = "<p>aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa</p>" * 1_100_000
+    with pytest.raises(RejectedFile, match="unpacks to"):
+        read("a", zipped({"mimetype": media_type, "content.xml": paragraphs}))
+
+
+def test_an_archive_of_archives_unpacks_one_level_at_a_time(read: Read) -> None:
+    inner = zipped({f"{number}.txt": bytes(9_000_000) for number in range(5)})
+    document = read("a.zip", zipped({f"{number}.zip": inner for number in range(500)}))
+    assert len(document.members) == 500
+    with pytest.raises(RejectedFile, match="no honest file of its size"):
+        read("0.zip", document.members[0].content)
+
+
+def test_an_archive_that_holds_itself(read: Read) -> None:
+    data = zipped({"a.zip": zipped({"a.zip": zipped({"a.txt": "deep"})})})
+    for _ in range(3):
+        (member,) = read("a.zip", data).members
+        data = member.content
+    assert data == b"deep"
+
+
 def test_sizes_that_lie_are_not_believed(read: Read) -> None:
     honest = docx(paragraph("a" * 100_000))
     size = len(f"<w:document {WORD}><w:body>{paragraph('a' * 100_000)}</w:body></w:document>")
@@ -103,12 +126,35 @@ def test_a_billion_laughs(read: Read) -> None:
         read("a.pptx", zipped({**slides, "ppt/presentation.xml": f"{laughs('p')}<p><sldIdLst/>&e9;</p>"}))
 
 
+@pytest.mark.parametrize("kind", ["text", "spreadsheet", "presentation"])
+def test_a_billion_laughs_in_an_open_document(read: Read, kind: str) -> None:
+    content = (
+        laughs("d") + f"<d><body><{kind}><p>&e9;</p><table><table-row>&e9;</table-row></table></{kind}></body></d>"
+    )
+    found = outcome(
+        read, "a.odt", zipped({"mimetype": f"application/vnd.oasis.opendocument.{kind}", "content.xml": content})
+    )
+    assert isinstance(found, str) or sum(len(block.text) for block in found.blocks) < 10_000
+
+
+def test_a_billion_laughs_in_a_book(read: Read) -> None:
+    package = laughs("package") + "<package><metadata><title>&e9;</title></metadata></package>"
+    found = outcome(read, "a.epub", zipped({"mimetype": "application/epub+zip", "b.opf": package}))
+    assert isinstance(found, str) or sum(len(block.text) for block in found.blocks) < 10_000
+
+
 def test_entities_from_outside_are_not_fetched(read: Read, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("the secret of the machine")
     entity = f'<?xml version="1.0"?><!DOCTYPE r [<!ENTITY x SYSTEM "{secret.as_uri()}">]>'
     body = docx(paragraph("before &x; after"), prolog=entity.replace("DOCTYPE r", "DOCTYPE w:document"))
-    for filename, data in (("a.xml", f"{entity}<r>before &x; after</r>".encode()), ("a.docx", body)):
+    content = entity.replace("DOCTYPE r", "DOCTYPE d") + "<d><body><text><p>before &x; after</p></text></body></d>"
+    opened = zipped({"mimetype": "application/vnd.oasis.opendocument.text", "content.xml": content})
+    package = entity.replace("DOCTYPE r", "DOCTYPE package") + "<package><title>&x;</title></package>"
+    book = zipped({"mimetype": "application/epub+zip", "b.opf": package})
+    page = f"{entity}<html xmlns='http://www.w3.org/1999/xhtml'><p>&x;</p></html>".encode()
+    files = (("a.docx", body), ("a.odt", opened), ("a.epub", book), ("a.html", page))
+    for filename, data in (("a.xml", f"{entity}<r>before &x; after</r>".encode()), *files):
         assert "secret of the machine" not in repr(outcome(read, filename, data))
 
 
@@ -132,6 +178,21 @@ def test_entities_from_outside_are_not_fetched(read: Read, tmp_path: Path) -> No
         ("a.csv", b'a,b\n1,"' + b"x,y\n" * 300_000),
         ("a.csv", b"a,b\n" + b"1,2\n" * 1_000_000),
         ("a.csv", b"," * 3_000_000),
+        ("a.csv", b",".join(b"c%d" % n for n in range(100_000)) + b"\n" + b",".join([b"1"] * 100_000)),
+        ("a.json", b'["' + b"x" * 9_000_000 + b'"]'),
+        ("a.html", b"<p>" + b"x" * 9_000_000),
+        ("a.html", b"<" * 3_000_000),
+        ("a.html", b"<!--" * 1_000_000),
+        ("a.html", b"<script" * 1_000_000),
+        ("a.xml", b"<?xml version='1.0'?><a " + b" ".join(b'b%d="x"' % n for n in range(300_000)) + b"/>"),
+        ("a.rtf", b"{\\rtf1 " + b"\\'e9" * 2_000_000 + b"}"),
+        ("a.rtf", b"{\\rtf1 " + b"\\u8364?" * 1_000_000 + b"}"),
+        ("a.eml", b"From: a@b.c\nContent-Type: message/rfc822\n\n" * 3_000 + b"deep"),
+        ("a.eml", b"From: " + b"<a@b.c>, " * 300_000 + b"\nSubject: S\nTo: x\nDate: y\n\nbody"),
+        ("a.eml", b"From: a@b.c\nSubject: " + b"=?utf-8?q?a?= " * 300_000 + b"\nTo: x\nDate: y\n\nbody"),
+        ("a.md", b"- " * 50_000 + b"deep"),
+        ("a.md", b"*a **b " * 100_000),
+        ("a.md", b"|a" * 100_000 + b"\n" + b"|-" * 100_000),
         ("a.txt", b"x" * 10_000_000),
         ("a.txt", "\u0301".encode() * 1_000_000),
     ],
@@ -147,6 +208,24 @@ def test_a_million_pages(read: Read) -> None:
     data = b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n3 0 obj<</Type/Page/Parent 2 0 R>>endobj\n"
     data += b"2 0 obj<</Type/Pages/Count 1000000/Kids[" + kids + b"]>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF"
     assert read("a.pdf", data).note == "only the first 2000 of 1000000 pages were read"
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Count 9/Kids[2 0 R]/Parent 2 0 R>>"],
+        [b"<</Type/Catalog/Pages 2 0 R/Outlines 3 0 R>>", b"<</Type/Pages/Count 1/Kids[4 0 R]>>",
+         b"<</First 3 0 R/Last 3 0 R/Next 3 0 R/Title(round)/Dest[4 0 R/Fit]>>", b"<</Type/Page/Parent 2 0 R>>"],
+        [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Count 1/Kids[3 0 R]>>",
+         b"<</Type/Page/Parent 2 0 R/Contents 4 0 R/Resources<</XObject<</X 5 0 R>>>>>>",
+         b"<</Length 4>>stream\n/X Do\nendstream",
+         b"<</Type/XObject/Subtype/Form/BBox[0 0 9 9]/Length 5/Resources<</XObject<</X 5 0 R>>>>>>stream\n"
+         b"/X Do\nendstream"],
+    ],
+)  # fmt: skip
+def test_objects_that_hold_themselves(read: Read, objects: list[bytes]) -> None:
+    body = b"".join(b"%d 0 obj%sendobj\n" % (number, content) for number, content in enumerate(objects, 1))
+    assert outcome(read, "a.pdf", b"%PDF-1.4\n" + body + b"trailer<</Root 1 0 R>>\n%%EOF")
 
 
 @pytest.mark.parametrize(
@@ -189,16 +268,27 @@ def test_a_cell_at_the_end_of_the_sheet(read: Read) -> None:
 
 @pytest.mark.parametrize(
     "suffix",
-    ["txt", "md", "html", "docx", "pptx", "xlsx", "csv", "pdf", "eml", "msg", "json", "xml", "rtf", "odt", "epub"],
-)
+    ["txt", "md", "html", "docx", "pptx", "xlsx", "csv", "pdf", "eml", "msg", "json", "xml", "rtf", "odt", "epub",
+     "zip", "doc", "xls", "ppt", "ods", "gz", "tar", "py", "yaml", ""],
+)  # fmt: skip
 def test_random_bytes_under_any_name(read: Read, suffix: str) -> None:
-    document = read(f"a.{suffix}", random.Random(suffix).randbytes(2_000_000))
+    document = read(f"a.{suffix}", random.Random(suffix).randbytes(10_000_000))
     assert (document.blocks, document.note) == ([], "kept; not readable as text, found by its name")
 
 
 @pytest.mark.parametrize(
     "start",
-    [b"%PDF-1.7\n", b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"{\\rtf1 ", b"\x89PNG\r\n\x1a\n", b"II*\0"],
+    [
+        b"%PDF-1.7\n",
+        b"PK\x03\x04",
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        b"{\\rtf1 ",
+        b"\x89PNG\r\n\x1a\n",
+        b"II*\0",
+        b"\x1f\x8b\x08",
+        b"BZh9",
+        b"\xfd7zXZ\x00",
+    ],
 )
 def test_random_bytes_behind_any_beginning(read: Read, start: bytes) -> None:
     with pytest.raises(RejectedFile, match="damaged"):

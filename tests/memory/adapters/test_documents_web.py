@@ -1,10 +1,5 @@
 """Web pages, Markdown, e-books, ODT, RTF, JSON, XML and tables in text form."""
 
-import subprocess
-import sys
-from importlib.metadata import version
-from pathlib import Path
-
 import pytest
 
 from memory.ports import Block
@@ -118,23 +113,6 @@ def test_markdown(read: Read) -> None:
 @pytest.mark.parametrize("text", ["[" * 50_000 + " deep words", ">" * 50_000 + " deep words"])
 def test_markdown_of_marks_alone_is_read_in_time(read: Read, text: str) -> None:
     assert "deep words" in " ".join(shown(read("marks.md", text.encode())))
-
-
-def test_the_rules_in_the_place_of_the_language_model_fit_the_pinned_version() -> None:
-    assert version("unstructured") == "0.27.32"
-    program = (
-        "from unstructured.partition import text_type; from unstructured.partition.html import parser;"
-        "rules = [(text_type, 'sent_tokenize'), (text_type, 'word_tokenize'), (text_type, 'contains_verb')];"
-        "rules += [(parser, 'derive_element_type_from_text')];"
-        "before = [getattr(module, name) for module, name in rules]; from memory.adapters.reading import markup;"
-        "print([getattr(module, name) is not old for (module, name), old in zip(rules, before)])"
-    )
-    root = Path(__file__).parents[3]
-    environment = {"DO_NOT_TRACK": "1", "UNSTRUCTURED_DISABLE_NOTICE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "[True, True, True, True]\n"
 
 
 def test_json_keeps_names_beside_values(read: Read) -> None:
