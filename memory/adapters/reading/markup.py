@@ -19,7 +19,7 @@ _APART = frozenset({
     "button", "datalist", "input", "label", "math", "optgroup", "option", "output", "select", "textarea",
 })
 # fmt: on
-_NOT_TEXT = ("script", "style", "template", "head", "iframe", "audio", "video", "canvas", "noframes", "noembed")
+_NOT_TEXT = ("template", "head", "iframe", "audio", "video", "canvas", "noframes", "noembed")
 _SHOWN_FIELDS = ("text", "search", "email", "tel", "url", "number", "date", "submit", "button", "reset")
 _HEADING = re.compile("h([1-6])")
 # Line breaks of the source are spaces; those of the page are marked until then.
@@ -39,11 +39,12 @@ def read_html(text: str, found: Collector, *, with_links: bool = False, is_part:
         found.text(_stripped(text))
         return
     title = one_line(root.findtext(".//title") or "")
-    _prepare(root, with_links=with_links)
+    etree.strip_elements(root, "script", "style", with_tail=False)
     if _letters("".join(map(str, root.itertext()))) < 0.5 * _letters(_stripped(text)):
         # The parser gives up below some depth; what stands there is text all the same.
         found.text(_stripped(text))
         return
+    _prepare(root, with_links=with_links)
     first = next((one_line("".join(map(str, heading.itertext()))) for heading in root.iter("h1", "h2", "h3")), "")
     is_titled = not is_part and bool(title) and title.casefold() != first.casefold()
     if is_titled:

@@ -1,5 +1,6 @@
 """PDF, page by page: the text layer, or where a page has none, what OCR reads on the page as it looks."""
 
+import ctypes
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -17,6 +18,8 @@ MAX_PAGES = 2_000
 # A page with fewer letters than this is a picture with a stamp or a page number on it.
 _MIN_LETTERS = 16
 _OCR_DPI = 200
+_MAX_ANNOTATIONS = 1_000
+_MAX_ANNOTATION_BYTES = 200_000
 # A page may claim to be kilometres wide; what it is rendered to is bounded, not what it claims.
 _MAX_RENDERED_PIXELS = 12_000_000
 # Smaller than this, no letter of any size would be left.
@@ -44,7 +47,9 @@ def read_pdf(data: bytes, found: Collector, ocr: Ocr) -> None:
                     scanned = ocr.text_on(partial(_rendered, page))
                     unread += scanned is None
                     text = scanned if scanned and len(scanned) > len(text) else text
+                written = list(_written_on(page))
             _add_page(text, number, titles.get(number, {}), found)
+            found.text("\n".join(written), page=number)
         if unread:
             found.note(f"{unread} {'pages' if unread > 1 else 'page'} without text not read: {ocr.why_not}")
 
@@ -77,6 +82,22 @@ def _text_layer(page: pypdfium2.PdfPage) -> str:
     with closing(page.get_textpage()) as layer:
         text: str = layer.get_text_bounded()
     return _DOT_LEADER.sub(" … ", _SOFT_HYPHEN.sub("", text.replace("\r\n", "\n")))
+
+
+def _written_on(page: pypdfium2.PdfPage) -> Iterator[str]:
+    """What was filled into fields and remarked on the page, which no text layer holds."""
+    for index in range(min(pypdfium2.raw.FPDFPage_GetAnnotCount(page), _MAX_ANNOTATIONS)):
+        annotation = pypdfium2.raw.FPDFPage_GetAnnot(page, index)
+        if not annotation:
+            continue
+        is_field = pypdfium2.raw.FPDFAnnot_GetSubtype(annotation) == pypdfium2.raw.FPDF_ANNOT_WIDGET
+        key = b"V" if is_field else b"Contents"
+        size = pypdfium2.raw.FPDFAnnot_GetStringValue(annotation, key, None, 0)
+        if 2 < size <= _MAX_ANNOTATION_BYTES:
+            held = (ctypes.c_ushort * (size // 2))()
+            pypdfium2.raw.FPDFAnnot_GetStringValue(annotation, key, held, size)
+            yield bytes(held).decode("utf-16-le", errors="replace").rstrip("\0")
+        pypdfium2.raw.FPDFPage_CloseAnnot(annotation)
 
 
 def _is_picture(page: pypdfium2.PdfPage, *, letters: int) -> bool:

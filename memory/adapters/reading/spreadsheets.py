@@ -48,7 +48,8 @@ def _shown(value: object, number_format: str) -> str:
     if isinstance(value, bool):
         return str(value).upper()
     if isinstance(value, datetime.datetime):
-        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ", "minutes")
+        precision = "seconds" if value.second else "minutes"
+        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ", precision)
     if isinstance(value, int | float):
         if "%" in number_format:
             return f"{value * 100:.10g}%"

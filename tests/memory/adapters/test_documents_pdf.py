@@ -1,6 +1,11 @@
 """PDF: page by page, titles by the outline, and what is said of pages without text."""
 
+import io
 from itertools import groupby
+
+from pypdf import PdfReader, PdfWriter
+from pypdf.annotations import FreeText, Text
+from pypdf.generic import NameObject, TextStringObject
 
 from memory.ports import Block
 from tests.memory.adapters.conftest import Read, shown
@@ -55,3 +60,20 @@ def test_only_the_first_pages_of_an_endless_document_are_read(read: Read) -> Non
     document = read("long.pdf", pdf([f"Page {number}" for number in range(1, 2_011)]))
     assert [page for page, _ in groupby(block.place["page"] for block in document.blocks)] == list(range(1, 2_001))
     assert document.note == "only the first 2000 of 2010 pages were read"
+
+
+def test_fields_and_remarks_follow_their_page(read: Read) -> None:
+    writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf(["A page with enough words on it.", "The second page."]))))
+    writer.add_annotation(0, Text(rect=(50, 50, 90, 90), text="A remark – in the margin"))  # noqa: RUF001
+    field = FreeText(rect=(50, 90, 90, 120), text="")
+    field[NameObject("/Subtype")] = NameObject("/Widget")
+    field[NameObject("/V")] = TextStringObject("Filled in")
+    writer.add_annotation(0, field)
+    held = io.BytesIO()
+    writer.write(held)
+    document = read("form.pdf", held.getvalue())
+    assert [(block.text, block.place["page"]) for block in document.blocks] == [
+        ("A page with enough words on it.", 1),
+        ("A remark – in the margin\nFilled in", 1),  # noqa: RUF001
+        ("The second page.", 2),
+    ]

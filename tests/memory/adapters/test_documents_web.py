@@ -1,4 +1,4 @@
-"""Web pages, Markdown, e-books, ODT, RTF, JSON, XML and tables in text form."""
+"""Web pages, Markdown, JSON, XML and tables in text form."""
 
 import pytest
 
@@ -40,7 +40,8 @@ def test_a_page_is_read_whole_and_in_order(read: Read) -> None:
         "Term",
         "Meaning",
         "code  line\n  indented",
-        "A bird Caption",
+        "A bird",
+        "Caption",
         "More",
         "Folded",
         "Name Send",
@@ -49,6 +50,26 @@ def test_a_page_is_read_whole_and_in_order(read: Read) -> None:
         "Foot",
     ]
     assert next(block for block in document.blocks if block.kind == "row").header == "Part | Price"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("<p>one<br>two<p>three", ["one\ntwo", "three"]),
+        (
+            "<form><input value='filled'><input type=hidden value='x'><input type=submit value='Go'></form>",
+            ["filled Go"],
+        ),
+        ("<svg><text>in a drawing</text></svg><p><math><mi>x</mi><mo>=</mo><mn>5</mn></math>", ["in a drawing", "x=5"]),
+        ("<table><tr><td><h2>Framed</h2>text</td></tr></table>", ["## Framed", "text"]),
+        ("<table><tr><td>a<td>b<tr><td>c<td><ul><li>d<li>e</ul></table>", ["| c | d e"]),
+        ("<my-part>in a part of one's own</my-part><p>un<b>brok</b>en", ["in a part of one's own", "unbroken"]),
+        ("<template>no</template><iframe>no</iframe><script>no</script><noscript>yes</noscript>", ["yes"]),
+        ("<select><optgroup label='All'><option>one<option>two</select>", ["All one two"]),
+    ],
+)
+def test_the_corners_of_a_page(read: Read, body: str, expected: list[str]) -> None:
+    assert shown(read("a.html", f"<html><body>{body}</body></html>".encode())) == expected
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252", "koi8-r"])
