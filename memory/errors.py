@@ -97,6 +97,6 @@ class Unavailable(AppError):
 
 
 class Misconfigured(AppError):
-    """The installation is set up wrongly; `detail` names the setting or command that mends it (500)."""
+    """The installation is set up wrongly; `detail` names the setting or command that mends it (503)."""
 
-    status = 500
+    status = 503

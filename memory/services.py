@@ -183,6 +183,7 @@ def _objects(settings: Settings) -> ObjectStore:
             bucket=settings.s3_bucket,
             endpoint_url=settings.s3_endpoint_url,
             region=settings.s3_region,
+            addressing=settings.s3_addressing,
             access_key=settings.s3_access_key,
             secret_key=settings.s3_secret_key,
         )

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     s3_endpoint_url: str | None = None
     s3_bucket: str | None = None
     s3_region: str = "auto"
+    s3_addressing: Literal["path", "virtual"] = "path"
     s3_access_key: SecretStr | None = None
     s3_secret_key: SecretStr | None = None
 

@@ -40,14 +40,16 @@ class S3Server:
 
 
 @contextmanager
-def s3_server(root: Path) -> Iterator[S3Server]:
+def s3_server(root: Path, *, bucket: str = BUCKET, options: str = "") -> Iterator[S3Server]:
     """Serves below `root` until the end of the block."""
     program = _program()
     buckets, sidecar = root / "buckets", root / "sidecar"
-    (buckets / BUCKET).mkdir(parents=True)
+    (buckets / bucket).mkdir(parents=True)
     sidecar.mkdir()
     address = f"127.0.0.1:{_free_port()}"
-    options = f"--access {ACCESS_KEY} --secret {SECRET_KEY} --region {REGION} --port {address} --health /health --quiet"
+    options += (
+        f" --access {ACCESS_KEY} --secret {SECRET_KEY} --region {REGION} --port {address} --health /health --quiet"
+    )
     command = [str(program), *options.split(), "posix", "--sidecar", str(sidecar), str(buckets)]
 
     def started() -> subprocess.Popen[bytes]:
@@ -65,7 +67,7 @@ def s3_server(root: Path) -> Iterator[S3Server]:
 
     try:
         _wait(f"http://{address}/health", process)
-        yield S3Server(f"http://{address}", buckets / BUCKET, restart)
+        yield S3Server(f"http://{address}", buckets / bucket, restart)
     finally:
         process.terminate()
         process.wait(10)

@@ -1,11 +1,11 @@
 """Where originals are kept: a folder of this machine, or a bucket that speaks S3; both through `obstore`."""
 
-import hashlib
 import hmac
 import itertools
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,8 +20,10 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import LocalStore, S3Store
 from pydantic import SecretStr
 
+from memory.adapters.buckets import USUAL_REGION, Addressing, address, region_of
+from memory.adapters.incoming import Incoming, left, over
 from memory.adapters.presign import presigned
-from memory.errors import AppError, Forbidden, Invalid, Misconfigured, NotFound, TooLarge, Unavailable
+from memory.errors import AppError, Forbidden, Invalid, Misconfigured, NotFound, Unavailable
 from memory.ports import ListedObject, ObjectStore, StoredObject
 
 if TYPE_CHECKING:
@@ -35,25 +37,30 @@ _PARTS_AT_ONCE = 2
 _PAGE = 1000
 _KEY = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._~=-]+(?:/[A-Za-z0-9._~=-]+)+", re.ASCII)
 _LONGEST_KEY = 512
+_AUTO = "auto"
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
 
 
 class _Objects(ObjectStore):
     """What both places have in common. Memory stays bounded whatever the size of an object, except in `get`."""
 
-    def __init__(self, store: LocalStore | S3Store) -> None:
-        self._store = store
+    @property
+    def _store(self) -> LocalStore | S3Store:
+        raise NotImplementedError
 
     def put(self, key: str, source: BinaryIO, *, max_bytes: int) -> StoredObject:
         """Streams `source` in; it is there whole or not at all. Raises TooLarge, Unavailable, Misconfigured."""
         path = checked_key(key)
-        incoming = _Incoming(source, max_bytes)
+        is_at_hand = source.seekable()
+        if is_at_hand and left(source) > max_bytes:
+            raise over(max_bytes)
+        incoming = Incoming(source, max_bytes)
         first = incoming.up_to(_PART_BYTES)
         with self._trouble(missing=Misconfigured("the bucket named by S3_BUCKET does not exist")):
             if len(first) < _PART_BYTES:
                 obstore.put(self._store, path, first, use_multipart=False)
             else:
-                self._put_in_parts(path, incoming.after(first))
+                self._put_in_parts(path, incoming.after(first), is_at_hand=is_at_hand)
         return incoming.stored()
 
     def get(self, key: str) -> bytes:
@@ -106,7 +113,10 @@ class _Objects(ObjectStore):
         with self._trouble():
             obstore.copy(self._store, checked_key(key), checked_key(to))
 
-    def _put_in_parts(self, path: str, source: Iterator[bytes] | BinaryIO) -> None:
+    def _put_in_parts(self, path: str, source: Iterator[bytes], *, is_at_hand: bool) -> None:  # noqa: ARG002
+        self._send_in_parts(path, source)
+
+    def _send_in_parts(self, path: str, source: Iterator[bytes] | BinaryIO) -> None:
         obstore.put(
             self._store,
             path,
@@ -148,10 +158,14 @@ class LocalObjects(_Objects):
             raise Misconfigured(
                 f"files cannot be kept in {folder} ({error.strerror}); REMEMBEROS_DATA must name a writable folder"
             ) from error
-        super().__init__(LocalStore(folder, automatic_cleanup=True))
+        self._local = LocalStore(folder, automatic_cleanup=True)
         self._folder = folder
         self._base_url = base_url.rstrip("/")
         self._signing_key = signing_key
+
+    @property
+    def _store(self) -> LocalStore:
+        return self._local
 
     def url(self, key: str, *, filename: str, content_type: str, seconds: int) -> str:
         """A link to `GET /v1/memory/files/{key}` that stops working after `seconds`."""
@@ -229,7 +243,10 @@ class LocalObjects(_Objects):
 
 
 class S3Objects(_Objects):
-    """A bucket of any store that speaks S3, addressed by path. Links lead straight to the store."""
+    """A bucket of any store that speaks S3. Links lead straight to the store.
+
+    The region `auto` is what the store names when it is first asked for something.
+    """
 
     def __init__(
         self,
@@ -239,28 +256,51 @@ class S3Objects(_Objects):
         region: str,
         access_key: SecretStr | None,
         secret_key: SecretStr | None,
+        addressing: Addressing = "path",
     ) -> None:
         if access_key is None or secret_key is None:
             raise Misconfigured("S3_BUCKET is set, so S3_ACCESS_KEY and S3_SECRET_KEY must be set too")
-        self._endpoint = (endpoint_url or f"https://s3.{region}.amazonaws.com").rstrip("/")
-        self._base = f"{self._endpoint}/{quote(bucket)}"
-        self._region = region
+        aws = f"https://s3.{USUAL_REGION if region == _AUTO else region}.amazonaws.com"
+        self._bucket, self._addressing = bucket, addressing
+        self._base = address((endpoint_url or aws).rstrip("/"), bucket, addressing)
         self._access_key, self._secret_key = access_key, secret_key
-        store = S3Store(
-            bucket,
-            endpoint=self._endpoint,
+        self._lock = threading.Lock()
+        self._known_region = None if region == _AUTO else region
+        self._connected: S3Store | None = None
+
+    @property
+    def _region(self) -> str:
+        if self._known_region is None:
+            self._known_region = region_of(self._base)
+        # Until it answers, whatever is signed is of no use anyway.
+        return self._known_region or USUAL_REGION
+
+    @property
+    def _store(self) -> S3Store:
+        with self._lock:
+            if self._connected is None:
+                store = self._connect(self._region)
+                if self._known_region is None:
+                    return store
+                self._connected = store
+            return self._connected
+
+    def _connect(self, region: str) -> S3Store:
+        is_virtual = self._addressing == "virtual"
+        return S3Store(
+            self._bucket,
+            endpoint=self._base if is_virtual else self._base.rpartition("/")[0],
             region=region,
-            access_key_id=access_key.get_secret_value(),
-            secret_access_key=secret_key.get_secret_value(),
-            virtual_hosted_style_request=False,
+            access_key_id=self._access_key.get_secret_value(),
+            secret_access_key=self._secret_key.get_secret_value(),
+            virtual_hosted_style_request=is_virtual,
             client_options={
-                "allow_http": self._endpoint.startswith("http://"),
+                "allow_http": self._base.startswith("http://"),
                 "connect_timeout": timedelta(seconds=5),
                 "read_timeout": timedelta(seconds=20),
             },
             retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=30)},
         )
-        super().__init__(store)
 
     def url(self, key: str, *, filename: str, content_type: str, seconds: int) -> str:
         """A presigned GET that downloads as `filename` and stops working after `seconds` (at most a week)."""
@@ -292,47 +332,16 @@ class S3Objects(_Objects):
     def _address(self, key: str) -> str:
         return f"{self._base}/{quote(checked_key(key), safe='/~')}"
 
-    def _put_in_parts(self, path: str, source: Iterator[bytes] | BinaryIO) -> None:
+    def _put_in_parts(self, path: str, source: Iterator[bytes], *, is_at_hand: bool) -> None:
+        if is_at_hand:
+            self._send_in_parts(path, source)
+            return
         # Read to its end first: an upload that is given up while a part is on its way leaves that part in the bucket.
         with TemporaryFile() as whole:
             for block in source:
                 whole.write(block)
             whole.seek(0)
-            super()._put_in_parts(path, whole)
-
-
-class _Incoming:
-    """A source on its way in: counted, hashed and cut off at the limit."""
-
-    def __init__(self, source: BinaryIO, max_bytes: int) -> None:
-        self._source = source
-        self._max_bytes = max_bytes
-        self._size = 0
-        self._digest = hashlib.sha256()
-
-    def up_to(self, wanted: int) -> bytes:
-        """At least `wanted` bytes, or all that there is. Raises TooLarge."""
-        collected = bytearray()
-        while len(collected) < wanted and (block := self._read()):
-            collected += block
-        return bytes(collected)
-
-    def after(self, first: bytes) -> Iterator[bytes]:
-        """`first`, then the rest. Raises TooLarge, which makes the store give up what it has so far."""
-        yield first
-        while block := self._read():
-            yield block
-
-    def stored(self) -> StoredObject:
-        return StoredObject(self._size, self._digest.digest())
-
-    def _read(self) -> bytes:
-        block = self._source.read(_BLOCK_BYTES)
-        self._size += len(block)
-        if self._size > self._max_bytes:
-            raise TooLarge(f"larger than {self._max_bytes} bytes")
-        self._digest.update(block)
-        return block
+            self._send_in_parts(path, whole)
 
 
 def checked_key(key: str) -> str:

@@ -32,11 +32,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield running
 
 
-def in_bucket(server: S3Server, *, bucket: str = BUCKET, secret: str = SECRET_KEY) -> S3Objects:
+def in_bucket(server: S3Server, *, bucket: str = BUCKET, secret: str = SECRET_KEY, region: str = REGION) -> S3Objects:
     return S3Objects(
         bucket=bucket,
         endpoint_url=server.endpoint_url,
-        region=REGION,
+        region=region,
         access_key=SecretStr(ACCESS_KEY),
         secret_key=SecretStr(secret),
     )
@@ -376,3 +376,60 @@ def test_a_download_name_breaks_no_header() -> None:
 )
 def test_only_bare_media_types_are_told(given: str, kept: str) -> None:
     assert media_type(given) == kept
+
+
+def test_the_region_is_found_out(server: S3Server) -> None:
+    objects = in_bucket(server, region="auto")
+
+    objects.put(KEY, io.BytesIO(b"x"), max_bytes=1)
+
+    with urllib.request.urlopen(objects.url(KEY, filename="a", content_type="a/b", seconds=60)) as answer:
+        assert answer.read() == b"x"
+    objects.delete([KEY])
+
+
+def test_the_region_is_asked_for_again_until_the_store_answers() -> None:
+    objects = S3Objects(
+        bucket=BUCKET,
+        endpoint_url="http://127.0.0.1:9",
+        region="auto",
+        access_key=SecretStr(ACCESS_KEY),
+        secret_key=SecretStr(SECRET_KEY),
+    )
+
+    assert "us-east-1" in objects.url(KEY, filename="a", content_type="a/b", seconds=60)
+    assert isinstance(refusal(objects), Unavailable)
+
+
+def test_a_bucket_may_stand_in_the_host_name(tmp_path: Path) -> None:
+    # A host name that needs no look-up: the bucket `127` of the store `0.0.1`.
+    with s3_server(tmp_path, bucket="127", options="--virtual-domain 0.0.1") as server:
+        objects = S3Objects(
+            bucket="127",
+            endpoint_url=server.endpoint_url.replace("127.0.0.1", "0.0.1"),
+            region=REGION,
+            access_key=SecretStr(ACCESS_KEY),
+            secret_key=SecretStr(SECRET_KEY),
+            addressing="virtual",
+        )
+
+        objects.put(KEY, io.BytesIO(b"x"), max_bytes=1)
+        url = objects.url(KEY, filename="a", content_type="a/b", seconds=60)
+
+        assert urlsplit(url).path == f"/{KEY}"
+        with urllib.request.urlopen(url) as answer:
+            assert answer.read() == b"x"
+        assert (server.folder / KEY).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("region", "start"),
+    [("auto", "https://s3.us-east-1.amazonaws.com/mine/"), ("eu-west-1", "https://s3.eu-west-1.amazonaws.com/mine/")],
+)
+def test_without_an_address_the_bucket_is_at_aws(region: str, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memory.adapters.objects.region_of", lambda _: None)
+    objects = S3Objects(
+        bucket="mine", endpoint_url=None, region=region, access_key=SecretStr("a"), secret_key=SecretStr("b")
+    )
+
+    assert objects.url(KEY, filename="a", content_type="a/b", seconds=60).startswith(start + KEY)
