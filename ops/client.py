@@ -69,7 +69,7 @@ class Client:
         """Raises Unavailable, or the refusal that the status stands for; so do the others."""
         return self._call("GET", path, None, {})
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
+    def post(self, path: str, body: Any) -> Any:
         return self._call("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def drop(self, path: str, files: Sequence[Path]) -> Any:

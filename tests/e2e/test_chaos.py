@@ -6,18 +6,20 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
+from urllib.request import Request, urlopen
 from uuid import UUID
 
 import psutil
 import psycopg
 import pytest
 
-from memory.errors import AppError
+from memory.errors import AppError, Conflict, Unavailable
 from memory.services import build
 from memory.settings import Settings
 from ops.client import Client
@@ -36,6 +38,7 @@ _TAKEN_IN = 150
 _BETWEEN = 100
 _STORE_AWAY_SECONDS = 3.0
 _PATIENCE_SECONDS = 240.0
+_DROP = "/v1/memory/collections/chaos/drop"
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
@@ -154,14 +157,19 @@ def _drop(installation: Installation, account: Account, folder: Path) -> subproc
 
 @contextmanager
 def _sending(installation: Installation, account: Account, files: Sequence[Path]) -> Iterator[list[str]]:
-    """Forms sent one after the other in the background, all of them by the end of the block; what was refused."""
+    """Forms, and uploads past the API, one after the other in the background, all of them by the end of the block; what
+    was refused."""
     refused: list[str] = []
     client = Client(installation.runtime["api_url"], account.key, patience_seconds=_PATIENCE_SECONDS)
 
     def send() -> None:
-        for start in range(0, len(files), A_FORM):
+        for number, start in enumerate(range(0, len(files), A_FORM)):
+            some = files[start : start + A_FORM]
             try:
-                client.drop("/v1/memory/collections/chaos/drop?async_ingest=true", files[start : start + A_FORM])
+                if number % 2:
+                    _upload(client, some)
+                else:
+                    client.drop(f"{_DROP}?async_ingest=true", some)
             except AppError as error:
                 refused.append(error.detail)
 
@@ -173,6 +181,35 @@ def _sending(installation: Installation, account: Account, files: Sequence[Path]
     finally:
         client.close()
         sender.join()
+
+
+def _upload(client: Client, files: Sequence[Path]) -> None:
+    wanted = [{"filename": file.name, "size": file.stat().st_size} for file in files]
+    try:
+        links = client.post(f"{_DROP}/presign", wanted)["uploads"]
+    except Conflict:
+        # The answer was lost, and is given only once.
+        links = client.post(f"{_DROP}/presign", wanted)["uploads"]
+    for file, link in zip(files, links, strict=True):
+        _put(link["url"], link["headers"], file.read_bytes())
+    try:
+        completed = client.post(
+            f"{_DROP}/complete", [{"key": link["key"], "filename": link["filename"]} for link in links]
+        )
+        assert completed["rejected"] == []
+    except Conflict:
+        return
+
+
+def _put(url: str, headers: dict[str, str], content: bytes) -> None:
+    """As often as it takes: the store is killed like everything else."""
+    for _ in range(int(_PATIENCE_SECONDS)):
+        try:
+            with urlopen(Request(url, content, headers, method="PUT"), timeout=10):
+                return
+        except OSError:
+            time.sleep(1)
+    raise Unavailable(f"the store took nothing for {_PATIENCE_SECONDS:.0f} s")
 
 
 def _check(account: Account, files: Sequence[Path]) -> None:
