@@ -17,6 +17,8 @@ from memory.ports import SAMPLES_A_SECOND, Document, FileReader, MediaReader, Sa
 _FILENAME_CHARACTERS = 1_000
 # An engine on one thread takes one to three seconds a page.
 _OCR_FACTOR = 3
+# Whatever an engine may lose in memory is given back after so many files.
+_SCANS_OF_ONE_ENGINE = 500
 _SAMPLE_BYTES = 2
 # Long enough to tell the language and to keep sentences whole, short enough to hold and to send.
 PIECE_SECONDS = 300
@@ -99,7 +101,9 @@ class GuardedReader(FileReader, MediaReader):
         with self._starting:
             work = f"memory.adapters.reading.scanned:reader:{self._engine}"
             # That engine is a program of its own.
-            self._scans = self._scans or self._started(work, programs=self._engine == "tesseract")
+            self._scans = self._scans or self._started(
+                work, programs=self._engine == "tesseract", renewed_after=_SCANS_OF_ONE_ENGINE
+            )
             return self._scans
 
     def _decoder(self) -> Guard:
@@ -107,10 +111,10 @@ class GuardedReader(FileReader, MediaReader):
             self._media = self._media or self._started("memory.adapters.reading.media:decoder:")
             return self._media
 
-    def _started(self, work: str, *, programs: bool = False) -> Guard:
+    def _started(self, work: str, *, programs: bool = False, renewed_after: int | None = None) -> Guard:
         if self._closed:
             raise Unavailable("the reader of files is closed")
-        return Guard(work, concurrency=self._concurrency, programs=programs)
+        return Guard(work, concurrency=self._concurrency, programs=programs, renewed_after=renewed_after)
 
 
 def _pieces(decoded: BinaryIO, length: int) -> Iterator[Samples]:

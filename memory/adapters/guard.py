@@ -47,15 +47,21 @@ class Guard:
 
     `work` is `module:function:argument`: what the function returns for the argument runs in each child; it gets the
     open file and the request and returns bytes. `programs`: whether it starts others, which most do not. The server
-    starts in the background, is started again when it dies, and ends with this process.
+    starts in the background, is started again when it dies, and ends with this process. After `renewed_after` files it
+    makes way for a new one, once those under way are done.
     """
 
-    def __init__(self, work: str, *, concurrency: int, programs: bool = False) -> None:
+    def __init__(
+        self, work: str, *, concurrency: int, programs: bool = False, renewed_after: int | None = None
+    ) -> None:
         self._work = work
+        self._renewed_after = renewed_after
+        self._served = self._under_way = 0
         self._programs = programs
         self._slots = threading.BoundedSemaphore(concurrency)
         self._changed = threading.Condition()
         self._control: socket.socket | None = None
+        self._leaving: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
         # The kernel ends the server when the thread that started it ends, so that thread lives as long as the guard.
@@ -99,9 +105,10 @@ class Guard:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            if self._control is not None:
-                with contextlib.suppress(OSError):
-                    self._control.shutdown(socket.SHUT_RDWR)
+            for control in (self._control, self._leaving):
+                if control is not None:
+                    with contextlib.suppress(OSError):
+                        control.shutdown(socket.SHUT_RDWR)
             process = self._process
         self._keeper.join(5)
         if self._keeper.is_alive() and process is not None:
@@ -127,6 +134,8 @@ class Guard:
             except TimeoutError as error:
                 self._kill_server()
                 raise Unavailable("the process that reads files hung; it is started again") from error
+            finally:
+                self._back()
         if not answer:
             raise Unavailable("the process that reads files died; it is started again")
         ended: dict[str, Any] = json.loads(answer)
@@ -141,6 +150,18 @@ class Guard:
                 socket.send_fds(self._control, [b"r"], descriptors)
             except OSError as error:
                 raise Unavailable("the process that reads files died; it is started again") from error
+            self._served += 1
+            self._under_way += 1
+            if self._served == self._renewed_after:
+                # Nobody is sent there any more.
+                self._leaving, self._control = self._control, None
+
+    def _back(self) -> None:
+        with self._changed:
+            self._under_way -= 1
+            if self._leaving is not None and self._under_way == 0:
+                with contextlib.suppress(OSError):
+                    self._leaving.shutdown(socket.SHUT_RDWR)
 
     def _kill_server(self) -> None:
         with self._changed:
@@ -181,7 +202,8 @@ class Guard:
                     process.kill()
             process.wait()
             with self._changed:
-                self._control = self._process = None
+                self._control = self._leaving = self._process = None
+                self._served = 0
 
 
 def _environment(folder: str) -> dict[str, str]:

@@ -251,6 +251,35 @@ def test_further_files_wait_for_their_turn(path: Path, board: Path) -> None:
         guard.close()
 
 
+def test_a_server_makes_way_for_a_new_one_and_no_file_is_lost(path: Path, board: Path) -> None:
+    guard = Guard(f"{WORK}:{board}", concurrency=2, renewed_after=3)
+    servers = set()
+
+    def read(number: int) -> bytes:
+        servers.add(guard.server_pid)
+        return do(guard, path, "echo", name=str(number))
+
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(read, range(12)))
+    finally:
+        guard.close()
+    assert answers == [f"Hello {number}: what the file holds".encode() for number in range(12)]
+    assert len(servers - {None}) >= 3
+    assert all(is_gone(server) for server in servers if server is not None)
+
+
+def test_a_guard_whose_server_makes_way_can_be_closed(path: Path, board: Path) -> None:
+    guard = Guard(f"{WORK}:{board}", concurrency=1, renewed_after=1)
+    with ThreadPoolExecutor(1) as threads:
+        read = threads.submit(do, guard, path, "announce")
+        until(lambda: noted(board) is not None)
+        guard.close()
+        with pytest.raises(Unavailable):
+            read.result()
+    until(lambda: is_gone(noted(board) or 0))
+
+
 def test_a_killed_server_is_started_again_and_its_reads_can_be_tried_again(path: Path, board: Path) -> None:
     guard = Guard(f"{WORK}:{board}", concurrency=2)
     try:

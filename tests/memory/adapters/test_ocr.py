@@ -63,7 +63,7 @@ def test_pictures_of_every_kind_are_read(read: Read, kind: str) -> None:
 
 
 def test_a_photo_of_an_apple_device_is_read(read: Read) -> None:
-    assert words(read("notice.heic", (Path(__file__).parent / "notice.heic").read_bytes())) == "Spray booth 2"
+    assert words(read("notice.heic", (Path(__file__).parent / "notice.heic").read_bytes())).startswith("Spray booth 2")
 
 
 def test_the_example_is_read(read: Read) -> None:
