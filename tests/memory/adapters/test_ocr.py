@@ -145,7 +145,8 @@ def read_with_tesseract(folder: Path, path: Path, limits: Limits | None = None) 
     os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
     guard = Guard("memory.adapters.reading.scanned:reader:tesseract", concurrency=1, programs=True)
     try:
-        return Document.model_validate_json(guard.run(path, {"filename": "x"}, limits or Limits()))
+        answer = guard.run(path, {"filename": "x"}, limits or Limits())
+        return Document.model_validate_json(answer.partition(b"\n")[0])
     finally:
         os.environ["PATH"] = before
         guard.close()
