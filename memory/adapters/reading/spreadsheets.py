@@ -3,21 +3,25 @@
 import csv
 import datetime
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import openpyxl
+from lxml import etree
 from openpyxl.utils.exceptions import InvalidFileException
 
-from memory.adapters.reading.archives import Archive
+from memory.adapters.reading.archives import Archive, local, parser
 from memory.adapters.reading.collector import Collector
 from memory.adapters.reading.tables import RowStream, delimiter
 from memory.errors import RejectedFile
 
+_BESIDE_CELLS = re.compile(r"xl/(?:comments/?|threadedComments/|drawings/drawing|charts/chart)[^/]*\.xml")
+
 
 def read_xlsx(data: bytes, found: Collector) -> None:
     """The values as last computed, dates as ISO dates, percentages as shown; sheets in the workbook's order."""
-    Archive(data)  # refuses a bomb before the library unpacks it
+    archive = Archive(data)  # refuses a bomb before the library unpacks it
     try:
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
     except (InvalidFileException, KeyError, ValueError, TypeError) as error:
@@ -33,6 +37,20 @@ def read_xlsx(data: bytes, found: Collector) -> None:
         for number, cells in rows:
             stream.add(number, cells)
         stream.close()
+    for part in sorted(name for name in archive.names if _BESIDE_CELLS.fullmatch(name)):
+        _read_beside(archive.read(part), found)
+
+
+def _read_beside(data: bytes, found: Collector) -> None:
+    """Remarks on cells, and the words in shapes and charts."""
+    try:
+        root = etree.fromstring(data, parser())
+    except etree.XMLSyntaxError:
+        return
+    for holder in root.iter():
+        if local(holder) in ("comment", "threadedComment", "txBody", "rich"):
+            pieces = (element.text or "" for element in holder.iter() if local(element) in ("t", "text"))
+            found.text("".join(pieces))
 
 
 def _filled_rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:

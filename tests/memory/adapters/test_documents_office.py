@@ -8,6 +8,8 @@ import docx as python_docx
 import openpyxl
 import pptx
 import pytest
+from openpyxl.chart import BarChart, Reference
+from openpyxl.comments import Comment
 from pptx.chart.data import CategoryChartData
 from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
@@ -174,6 +176,21 @@ def test_cells_are_read_as_they_are_shown(read: Read) -> None:
     book.save(held)
     values = [block.text.split(" | ")[1] for block in read("cells.xlsx", held.getvalue()).blocks[1:]]
     assert values == ["19%", "12", "TRUE", "1e-07", "2026-10-14 09:42"]
+
+
+def test_remarks_on_cells_and_titles_of_charts_come_last(read: Read) -> None:
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet.append(["Rim", 3])
+    sheet["A1"].comment = Comment("Order more.", "Ann")
+    chart = BarChart()
+    chart.title = "Stock of October"
+    chart.add_data(Reference(sheet, min_col=2, min_row=1))
+    sheet.add_chart(chart)
+    held = io.BytesIO()
+    book.save(held)
+    assert shown(read("stock.xlsx", held.getvalue()))[-2:] == ["Stock of October", "Order more."]
 
 
 def test_a_title_above_a_table_is_not_its_header(read: Read) -> None:
