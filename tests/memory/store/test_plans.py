@@ -149,6 +149,11 @@ def _counters(session: Session) -> dict[tuple[str, str], int]:
     return {(kind, name): count for kind, name, count in rows}
 
 
+def _entries_read(session: Session, index: str) -> int:
+    entries = text("select pg_stat_get_xact_tuples_returned(cast(:index as regclass))")
+    return int(session.execute(entries, {"index": index}).scalar_one())
+
+
 def _look(large: Large, *lexemes: str, vector: bool = False, collections: int = 1, **filters: Any) -> tuple[int, Reads]:
     """How many candidates there are, and what was read for them."""
     query = _query(large, *lexemes, vector=vector, collections=collections, **filters)
@@ -180,6 +185,17 @@ def test_text_is_found_by_the_index_of_lexemes(large: Large) -> None:
         found, reads = _look(large, *lexemes)
         assert found == count
         large.should_use("memory_terms_tsv", reads)
+
+
+@pytest.mark.parametrize("lexeme", ["rare7", "fiftieth3"])
+def test_text_is_found_without_going_through_all_of_the_tenant(large: Large, lexeme: str) -> None:
+    with large.database.transaction(large.tenant_id) as session:
+        before = _entries_read(session, "memory_terms_pkey")
+        search.prepare(session)
+        found = search.candidates(session, _query(large, lexeme))
+        entries = _entries_read(session, "memory_terms_pkey") - before
+    # Each candidate is scored by its key.
+    assert entries <= 2 * len(found)
 
 
 def test_terms_are_counted_by_the_index_of_lexemes(large: Large) -> None:
