@@ -67,7 +67,7 @@ def buffers(memory: int) -> int:
     They are taken as they are used. A search looks thousands of rows up, which lie apart: a page that is kept costs a
     tenth of one that has to be asked for.
     """
-    return min(max(memory // 4, 128 * _MEGABYTE), 2048 * _MEGABYTE)
+    return min(max(memory // 4, 128 * _MEGABYTE), 8192 * _MEGABYTE)
 
 
 def _memory() -> int:
