@@ -5,8 +5,8 @@ from alembic import op
 
 from memory.store.migrations.access import TENANT, give_to_search_reader
 
-revision = "tenant_0014"
-down_revision = "tenant_0013"
+revision = "tenant_0016"
+down_revision = "tenant_0015"
 
 # No index answers a condition in this form. The collection stays one that an index may answer: it is what narrows the
 # words of a small tenant among those of large ones.
