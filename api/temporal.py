@@ -12,7 +12,7 @@ from workflows import curation
 from workflows.archive_stale import ArchiveStaleWorkflow
 from workflows.dedup import DedupWorkflow
 from workflows.drop import DropWorkflow, workflow_id
-from workflows.policies import TASK_QUEUE
+from workflows.policies import TASK_QUEUE, fair_to
 
 # Against a dead server a start blocks for 8 to 10 s, and its own timeout does not shorten that.
 START_SECONDS = 2.0
@@ -59,6 +59,7 @@ class WorkflowClient:
             DedupWorkflow.run if kind == curation.DEDUP else ArchiveStaleWorkflow.run,
             run,
             id=curation.workflow_id(kind, run.run_id),
+            priority=fair_to(run.tenant_id),
             task_queue=TASK_QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         )
@@ -69,6 +70,7 @@ class WorkflowClient:
             DropWorkflow.run,
             Batch(tenant_id, batch_id),
             id=workflow_id(batch_id),
+            priority=fair_to(tenant_id),
             task_queue=TASK_QUEUE,
             id_conflict_policy=(
                 WorkflowIDConflictPolicy.TERMINATE_EXISTING if anew else WorkflowIDConflictPolicy.USE_EXISTING

@@ -72,7 +72,8 @@ def server_command(
     # The default of 20 a second quantises every step of a workflow to 50 ms.
     for queue in ("transfer", "timer", "visibility"):
         command += ["--dynamic-config-value", f"history.{queue}ProcessorMaxPollRPS={_TAKES_PER_SECOND}"]
-    command += ["--dynamic-config-value", "system.enableActivityEagerExecution=true"]
+    for switch in ("system.enableActivityEagerExecution", "matching.useNewMatcher", "matching.enableFairness"):
+        command += ["--dynamic-config-value", f"{switch}=true"]
     if namespace != "default":
         command += ["--namespace", namespace]
     return [*command, "--log-level", "warn", "--log-format", "text", "--color", "never"]

@@ -7,7 +7,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.curation import CurationActivities, Run, RunToStart
     from workflows.archive_stale import ArchiveStaleWorkflow
     from workflows.dedup import DedupWorkflow
-    from workflows.policies import CURATE
+    from workflows.policies import CURATE, fair_to
 
 SCHEDULE_ID = "curation"
 # The kinds of a run, as its row has them.
@@ -35,5 +35,6 @@ async def _start(run: RunToStart) -> None:
         DedupWorkflow.run if run.kind == DEDUP else ArchiveStaleWorkflow.run,
         Run(run.tenant_id, run.run_id),
         id=workflow_id(run.kind, run.run_id),
+        priority=fair_to(run.tenant_id),
         parent_close_policy=workflow.ParentClosePolicy.ABANDON,
     )

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from temporalio.common import RetryPolicy
+from temporalio.common import Priority, RetryPolicy
 from temporalio.workflow import ActivityConfig
 
 TASK_QUEUE = "rememberos"
@@ -57,3 +57,8 @@ CAPTION = ActivityConfig(
     heartbeat_timeout=_HEARTBEAT,
     retry_policy=_BRIEF,
 )
+
+
+def fair_to(tenant_id: str) -> Priority:
+    """What a tenant's workflow is started with, so that it and its steps take turns with those of other tenants."""
+    return Priority(fairness_key=tenant_id)

@@ -6,7 +6,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 with workflow.unsafe.imports_passed_through():
     from activities.files import FileActivities
     from workflows.drop import DropWorkflow, workflow_id
-    from workflows.policies import DATABASE
+    from workflows.policies import DATABASE, fair_to
 
 SCHEDULE_ID = "sweep"
 
@@ -21,6 +21,7 @@ class SweepWorkflow:
                     DropWorkflow.run,
                     batch,
                     id=workflow_id(batch.batch_id),
+                    priority=fair_to(batch.tenant_id),
                     parent_close_policy=workflow.ParentClosePolicy.ABANDON,
                 )
             except WorkflowAlreadyStartedError:
