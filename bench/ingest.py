@@ -2,7 +2,6 @@
 beside another tenant's many; and how much memory the API takes while much is sent at once."""
 
 import argparse
-import io
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
@@ -227,10 +226,9 @@ def main() -> None:
         api = running.api
         embedder = LocalEmbedder(cache=Path(cache), threads=os.cpu_count() or 1)
         making = Making(embedder)
-        # The first file of a kind loads its reader, and one of the libraries has something to say then.
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            for name, content in making.mixed(len(KINDS)):
-                read_document(content, name, OcrOff())
+        # The first file of a kind loads its reader.
+        for name, content in making.mixed(len(KINDS)):
+            read_document(content, name, OcrOff())
         dropped(api, "bench-warm", making.mixed(len(KINDS)))
         figures["by_kind"] = _by_kind(api, embedder, making, arguments.files)
         figures["one_worker"] = _seconds(api, making, arguments, "one worker")
