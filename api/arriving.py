@@ -14,7 +14,7 @@ from fastapi import Request
 from memory.errors import SlowRequest, Unavailable
 
 # A file up to here never touches the disk.
-_HELD_BYTES = 256 * 1024
+_HELD_BYTES = 128 * 1024
 _STALLED_SECONDS = 60.0
 # Of at most 10 MiB each.
 ON_DISK_AT_ONCE = 256

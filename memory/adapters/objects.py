@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 1024 * 1024
 # S3's smallest part; what is smaller goes in one request.
-_PART_BYTES = 5 * 1024 * 1024
+_S3_PART_BYTES = 5 * 1024 * 1024
 _PARTS_AT_ONCE = 2
 _PAGE = 1000
 _KEY = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._~=-]+(?:/[A-Za-z0-9._~=-]+)+", re.ASCII)
@@ -43,6 +43,8 @@ _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
 
 class _Objects(ObjectStore):
     """What both places have in common. Memory stays bounded whatever the size of an object, except in `get`."""
+
+    _part_bytes = _S3_PART_BYTES
 
     @property
     def _store(self) -> LocalStore | S3Store:
@@ -55,9 +57,9 @@ class _Objects(ObjectStore):
         if is_at_hand and left(source) > max_bytes:
             raise over(max_bytes)
         incoming = Incoming(source, max_bytes)
-        first = incoming.up_to(_PART_BYTES)
+        first = incoming.up_to(self._part_bytes)
         with self._trouble(missing=Misconfigured("the bucket named by S3_BUCKET does not exist")):
-            if len(first) < _PART_BYTES:
+            if len(first) < self._part_bytes:
                 obstore.put(self._store, path, first, use_multipart=False)
             else:
                 self._put_in_parts(path, incoming.after(first), is_at_hand=is_at_hand)
@@ -122,7 +124,7 @@ class _Objects(ObjectStore):
             path,
             source,
             use_multipart=True,
-            chunk_size=_PART_BYTES,
+            chunk_size=self._part_bytes,
             max_concurrency=_PARTS_AT_ONCE,
         )
 
@@ -150,6 +152,8 @@ class _Objects(ObjectStore):
 
 class LocalObjects(_Objects):
     """A folder, made when it is missing. Links lead to our own API, which asks `verify` before it serves."""
+
+    _part_bytes = _BLOCK_BYTES
 
     def __init__(self, *, folder: Path, base_url: str, signing_key: bytes) -> None:
         try:
