@@ -67,7 +67,8 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     )
     app.state.limiter = limiter
     app.state.room = Room(settings.rememberos_data / "arriving")
-    for part in (collections, memories, search, drop, batches, curation, keys, grants, account, public):
+    # In this order they are tried: what is asked most comes first.
+    for part in (search, collections, memories, drop, batches, curation, keys, grants, account, public):
         app.include_router(part.router)
     public.mount_explorer(app, api_url=settings.api_url)
     return app
