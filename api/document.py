@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from api import idempotency
+from memory.filters import MAX_DEPTH
 
 _ABOUT_LIMITS = {
     "RateLimit-Limit": "Requests that you may make in a minute",
@@ -31,13 +32,37 @@ class DescribedApi(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            paths = super().openapi()["paths"]
+            document = super().openapi()
+            _bound_filters(document["components"]["schemas"])
+            paths = document["paths"]
             targets = [(path, operation) for path, item in paths.items() for operation in item.values()]
             for path, item in paths.items():
                 for method, operation in item.items():
                     _complete(path, method, operation)
                     _link(operation, targets)
         return super().openapi()
+
+
+def _bound_filters(schemas: dict[str, Any]) -> None:
+    """Names what stands in a filter anew at each level: a schema that refers to itself cannot say where that ends."""
+    nesting = {name: schemas[name] for name in ("Every", "Some", "Non")}
+    for name, schema in nesting.items():
+        schemas[name] = _nested(schema, 1)
+        for level in range(1, MAX_DEPTH):
+            schemas[f"{name}{level}"] = _nested(schema, level + 1)
+    for name in ("Every", "Some"):
+        [(form, parts)] = nesting[name]["properties"].items()
+        empty = {"type": "array", "maxItems": 0, "title": parts["title"]}
+        schemas[f"{name}{MAX_DEPTH}"] = {**nesting[name], "properties": {form: empty}}
+
+
+def _nested(schema: dict[str, Any], level: int) -> dict[str, Any]:
+    """The schema of `and`, `or` or `not`, whose parts are those of this level."""
+    kinds = [f"Every{level}", f"Some{level}", *([f"Non{level}"] if level < MAX_DEPTH else []), "Leaf"]
+    parts = {"oneOf": [{"$ref": f"#/components/schemas/{kind}"} for kind in kinds]}
+    [(form, described)] = schema["properties"].items()
+    described = {**described, "items": parts} if "items" in described else {**described, **parts}
+    return {**schema, "properties": {form: described}}
 
 
 def _complete(path: str, method: str, operation: Operation) -> None:
