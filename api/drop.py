@@ -23,6 +23,7 @@ from memory.drop_schemas import (
     DropOptions,
     DropResponse,
     DropResult,
+    FileRefused,
     MissingContents,
     UploadDone,
     UploadLinks,
@@ -30,6 +31,7 @@ from memory.drop_schemas import (
     UploadWanted,
 )
 from memory.drops import OpenedDrop
+from memory.intake import Taken
 from memory.schemas import Caller, Category, ContainerTag, Importance
 from memory.services import Services as House
 
@@ -114,7 +116,7 @@ def drop(
             batch_id=opened.batch_id, queued=opened.queued, failed=len(opened.refused), errors=opened.refused
         )
         return answer(accepted, 202)
-    return answer(_outcome(services, caller, opened), 201)
+    return answer(_outcome(services, caller, opened, files), 201)
 
 
 async def _options_in_query(
@@ -201,11 +203,19 @@ def _start(workflows: WorkflowClient, tenant_id: UUID, batch_id: UUID) -> bool:
     return anyio.from_thread.run(workflows.start_drop, str(tenant_id), str(batch_id))
 
 
-def _outcome(services: House, caller: Caller, opened: OpenedDrop) -> DropResponse:
-    """What came of the files, those included that were not taken in."""
+def _outcome(services: House, caller: Caller, opened: OpenedDrop, files: list[Taken]) -> DropResponse:
+    """What came of the files in their order, each followed by what lay in it; of those too that were not taken in."""
     outcome = services.batches.results(caller, opened.batch_id)
-    refused = [
-        DropResult(filename=file.filename, status="failed", memory_ids=[], chunks=0, preview=None, error=file.reason)
-        for file in opened.refused
-    ]
-    return outcome.model_copy(update={"failed": outcome.failed + len(refused), "results": [*outcome.results, *refused]})
+    groups: list[list[DropResult]] = []
+    for result in outcome.results:
+        if result.parent is None or not groups:
+            groups.append([])
+        groups[-1].append(result)
+    ended = iter(groups)
+    in_order = [[_refused(file)] if isinstance(file, FileRefused) else next(ended, []) for file in files]
+    results = [result for group in (*in_order, *ended) for result in group]
+    return outcome.model_copy(update={"failed": outcome.failed + len(opened.refused), "results": results})
+
+
+def _refused(file: FileRefused) -> DropResult:
+    return DropResult(filename=file.filename, status="failed", memory_ids=[], chunks=0, preview=None, error=file.reason)

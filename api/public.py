@@ -6,6 +6,7 @@ from anyio import to_thread
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
+from starlette.responses import MalformedRangeHeader
 from starlette.staticfiles import StaticFiles
 
 from api.arriving import Arriving, pieces
@@ -28,6 +29,17 @@ _DOWNLOAD = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "Cache-Control": "private, no-store",
 }
+
+
+class _StoredFile(FileResponse):
+    """A range that is none, or counts something else than bytes, is as if it were not asked for."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []
 
 
 # Monitors often ask with HEAD.
@@ -54,7 +66,7 @@ def download_file(
     if not isinstance(objects, LocalObjects):
         raise NotFound("no such file, or the link has expired")
     objects.verify(key, filename=filename, content_type=content_type, expires=expires, signature=signature)
-    return FileResponse(
+    return _StoredFile(
         objects.path(key),
         media_type=media_type(content_type),
         headers={**_DOWNLOAD, "Content-Disposition": attachment(filename)},

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import io
 import json
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -136,6 +138,18 @@ def test_a_wrong_field_is_named(client: TestClient, tenant: Tenant, fields: dict
 
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(detail)
+
+
+def test_results_stand_in_the_order_of_the_files(live: TestClient, tenant: Tenant) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as members:
+        members.writestr("in.txt", "Bees dance.")
+    sent = [("files", ("a.zip", archive.getvalue(), "application/zip")), OVER, BEES]
+
+    answer = live.post(DROP, headers=tenant.headers, files=sent).json()
+
+    assert [result["filename"] for result in answer["results"]] == ["a.zip", "in.txt", "over.bin", BEES[1][0]]
+    assert (answer["stored"], answer["failed"]) == (3, 1)
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,13 @@ def test_a_name_of_four_kilobytes(client: TestClient, tenant: Tenant) -> None:
     assert len(name.encode()) <= 255
 
 
+def test_a_name_of_four_kilobytes_that_is_escaped(client: TestClient, tenant: Tenant) -> None:
+    (name,) = names(client, tenant, post(client, tenant, file("%01" * 4096 + ".txt") + CLOSE))
+
+    assert name.startswith("%01")
+    assert name.endswith(".txt")
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

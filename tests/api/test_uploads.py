@@ -299,7 +299,7 @@ def test_a_link_serves_ranges(folder: Place, tenant: Tenant) -> None:
     ).json()
     url = made["images"][0]["url"]
 
-    whole, some, tail, beyond, head = (
+    whole, some, tail, beyond, head, lines, none = (
         folder.client.request(method, url, headers={"Range": asked} if asked else {})
         for method, asked in (
             ("GET", ""),
@@ -307,6 +307,8 @@ def test_a_link_serves_ranges(folder: Place, tenant: Tenant) -> None:
             ("GET", "bytes=-6"),
             ("GET", "bytes=900-"),
             ("HEAD", ""),
+            ("GET", "lines=1-2"),
+            ("GET", "bytes=abc"),
         )
     )
 
@@ -316,6 +318,7 @@ def test_a_link_serves_ranges(folder: Place, tenant: Tenant) -> None:
     assert some.headers["Content-Range"] == f"bytes 5-9/{len(BEES)}"
     assert (tail.status_code, tail.content) == (206, BEES[-6:])
     assert beyond.status_code == 416
+    assert {(answer.status_code, answer.content) for answer in (lines, none)} == {(200, BEES)}
     assert (head.status_code, head.content, head.headers["Content-Length"]) == (200, b"", str(len(BEES)))
     for answer in (whole, some):
         assert answer.headers["Content-Disposition"].startswith("attachment")
