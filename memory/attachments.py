@@ -112,8 +112,9 @@ class Attachments:
         reach = self._grants.reach(caller)
         with self._database.transaction(caller.tenant_id) as session:
             collection_id, memory = hold(session, reach, collection, memory_id, versions)
-            if len(memory.images) + len(sent) > MOST_FILES:
-                raise BadRequest(f"a memory carries at most {MOST_FILES} files; this one has {len(memory.images)}")
+            carried = files.count_carried(session, memory_id)
+            if carried + len(sent) > MOST_FILES:
+                raise BadRequest(f"a memory carries at most {MOST_FILES} files; this one has {carried}")
             quotas.room_for_files(session, caller, sum(file.size for file in sent))
             drops.insert_files(session, caller.tenant_id, sent, batch_id=None, status="done")
             files.carry(session, caller.tenant_id, memory_id, [file.id for file in sent])

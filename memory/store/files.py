@@ -35,6 +35,14 @@ def hold_uploads(session: Session, tenant_id: UUID) -> None:
     )
 
 
+def count_carried(session: Session, memory_id: UUID) -> int:
+    """How many files a held memory has now; the row that was read when it was locked may tell of fewer."""
+    count: int = session.execute(
+        text("select count(*) from memory_files where memory_id = :memory_id"), {"memory_id": memory_id}
+    ).scalar_one()
+    return count
+
+
 def carry(session: Session, tenant_id: UUID, memory_id: UUID, file_ids: Sequence[UUID]) -> None:
     """Lets a held memory carry more files, behind those that it has."""
     session.execute(

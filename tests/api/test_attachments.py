@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from memory.adapters.documents import GuardedReader
 from memory.drop_schemas import UploadOptions
-from memory.errors import NotFound
+from memory.errors import BadRequest, NotFound
 from memory.filling import with_what_was_read
 from memory.intake import IncomingFile, stored
 from memory.ports import Block, Document
@@ -312,6 +312,25 @@ def test_attaching_at_once_loses_nothing(services: Services, tenant: Tenant) -> 
     after = services.memories.get(tenant.caller, "garden", memory.id)
     assert sorted(file.filename for file in after.images) == [f"{number}.txt" for number in range(6)]
     assert after.version == 7
+
+
+def test_who_attaches_at_once_keeps_to_the_limit(services: Services, tenant: Tenant) -> None:
+    memory = services.memories.create(tenant.caller, "garden", MemoryCreate(text="busy"))
+    start = threading.Barrier(4)
+
+    def one(_: int) -> bool:
+        with services.intake.of(tenant.id) as taking:
+            sent = [taking.take(IncomingFile(f"{n}.txt", None, io.BytesIO(b"x"))) for n in range(8)]
+            start.wait()
+            try:
+                services.attachments.attach(tenant.caller, "garden", memory.id, stored(sent))
+            except BadRequest:
+                return False
+            return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(one, range(4))) == 2
+    assert len(services.memories.get(tenant.caller, "garden", memory.id).images) == 16
 
 
 def test_detaching_and_deleting_at_once_leaves_no_object(
