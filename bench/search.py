@@ -28,6 +28,7 @@ from memory.ports import Embedder
 from memory.schemas import Caller, SearchRequest
 from memory.search import Search
 from memory.services import Services
+from memory.store.database import OPTIONS
 
 Statements = list[tuple[str, Any]]
 Times = dict[str, list[float]]
@@ -67,15 +68,18 @@ class ByHand:
             services.objects,
             services.statistics,
         )
-        self._connection = psycopg.connect(database_url, options="-c plan_cache_mode=force_custom_plan -c timezone=UTC")
+        # As the product connects: with fewer entries of an index looked at, the same statements would find less.
+        self._connection = psycopg.connect(database_url, options=OPTIONS)
         register_vector(self._connection)
         self._connection.commit()
 
     def statements(self, caller: Caller, collection: str, query: str, limit: int) -> Statements:
-        """What the product sends for this search, its tenant included, seen by running it once."""
+        """What the product sends in the transaction of this search, its tenant included, seen by running it once."""
         with _recorded() as seen:
             self._search.search(caller, collection, SearchRequest(query=query, limit=limit))
-        return seen
+        # Before it comes one that finds the collection, which the API asks for together with the key.
+        begins = [place for place, (statement, _) in enumerate(seen) if "set_config('app.tenant'" in statement]
+        return seen[begins[-1] :]
 
     def send(self, statements: Statements) -> int:
         """One transaction; gives the number of rows."""

@@ -21,7 +21,7 @@ __all__ = ["Database", "Session"]
 
 # A generic plan ignores how large a tenant is and costs a small one a hundredfold; times travel as UTC. An index of
 # vectors is read on for as long as a search needs more of it, and each time that wide.
-_OPTIONS = (
+OPTIONS = (
     "-c plan_cache_mode=force_custom_plan -c timezone=UTC -c hnsw.ef_search=200 -c hnsw.iterative_scan=relaxed_order "
     "-c hnsw.max_scan_tuples=1000000 -c hnsw.scan_mem_multiplier=16"
 )
@@ -114,7 +114,7 @@ def _engine(url: str, pool_size: int) -> Engine:
         max_overflow=0,
         pool_timeout=_WAIT_FOR_CONNECTION_SECONDS,
         hide_parameters=True,
-        connect_args={"options": _OPTIONS, "connect_timeout": _WAIT_FOR_CONNECTION_SECONDS},
+        connect_args={"options": OPTIONS, "connect_timeout": _WAIT_FOR_CONNECTION_SECONDS},
     )
 
     @event.listens_for(engine, "connect")
