@@ -25,7 +25,15 @@ from tests.conftest import Headers
 PEOPLE = "/v1/memory/collections/people/memories"
 POSTS = [route for route in GUARDED if route.method == "POST"]
 ROTATION = "/v1/memory/admin/rotate-key"
-WITH_A_SECRET = {"/v1/memory/keys", ROTATION}
+# A key, or links that whoever has them may use.
+WITH_A_SECRET = {
+    "/v1/memory/keys",
+    ROTATION,
+    "/v1/memory/collections/{collection}/memories/upload",
+    "/v1/memory/collections/{collection}/memories/folder",
+    "/v1/memory/collections/{collection}/memories/{memory_id}/images",
+    "/v1/memory/collections/{collection}/drop/presign",
+}
 
 
 @pytest.fixture

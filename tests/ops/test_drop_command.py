@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +344,15 @@ def test_ctrl_c_ends_it_at_once_and_the_next_run_goes_on(
     relay.script.append("hold")
     command = [str(COMMAND), "drop", str(folder), "--collection", "garden", "--url", relay.url, "--key", key]
     environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Who runs the suite in the background of a shell hands down a Ctrl-C that is ignored.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert relay.holding.wait(60)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=20)
