@@ -1,8 +1,10 @@
 """Which legacy code page a text is in: the reading whose letters make sense for one language."""
 
+import codecs
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 # Letters beyond ASCII of the languages that each code page was used for, the likelier first: an earlier one wins a tie.
 _ALPHABETS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
@@ -37,6 +39,7 @@ _HEBREW_FINALS = frozenset("ךםןףץ")
 # They stand between words and say nothing; inside a word they are what another code page's letter became.
 _BETWEEN_WORDS = frozenset("«»“”„‘’‚–—…€°§£©®™²³µ·•¿¡×÷±\xa0\xad½¼¾")  # noqa: RUF001
 _WORDS_OF_ONE_LETTER = frozenset("àáâäåæèéêíóôöøúıаиоувксязжбіїєοηήώو")
+_FRACTIONS = frozenset("¼½¾")
 _INSIDE_WORDS = frozenset("’·\xad")  # noqa: RUF001
 _ENOUGH = 0.8
 # A list of names comes from many languages: then all letters of the code page count, a little less.
@@ -49,6 +52,9 @@ _DOUBT = 0.06
 _TELLING_BYTES = 60
 _GREEK_WORD = re.compile("[\u0370-\u03ff]{2,}")
 _ACCENTS = re.compile("[άέήίόύώΐΰϊϋ]")
+# Longer samples are cut off here.
+MAX_SAMPLE = 128 * 1024
+_TWICE_ACCENTED = 0.1
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
@@ -69,7 +75,15 @@ def guess(sample: bytes) -> Guess | None:
     rivals = [codec for codec, score in scores if score > best - _TIE]
     likely = [codec for codec, score in scores if score > best - _DOUBT]
     is_long = len(sample) - len(sample.translate(None, bytes(range(128, 256)))) >= _TELLING_BYTES
-    return Guess(rivals[0], is_certain=is_long or len({sample.decode(rival) for rival in likely}) == 1)
+    return Guess(
+        _best_relative(rivals[0], scores), is_certain=is_long or len({_decoded(sample, rival) for rival in likely}) == 1
+    )
+
+
+def _best_relative(codec: str, scores: list[tuple[str, float]]) -> str:
+    """Of the code pages for the same languages the one that fits best: they differ in a few signs."""
+    relatives = next((pages for pages, _ in _ALPHABETS if codec in pages), (codec,))
+    return max((score for score in scores if score[0] in relatives), key=itemgetter(1))[0]
 
 
 def _scores(sample: bytes) -> Iterator[tuple[str, float]]:
@@ -77,10 +91,10 @@ def _scores(sample: bytes) -> Iterator[tuple[str, float]]:
         text = _decoded(sample, codec)
         if text is not None:
             yield codec, judge(text, sample) * _whole(text)
-    for codecs, languages in _ALPHABETS:
+    for pages, languages in _ALPHABETS:
         every = "".join(languages)
         is_latin = "é" in every or "ü" in every or "č" in every
-        for codec in codecs:
+        for codec in pages:
             text = _decoded(sample, codec)
             if text is None:
                 continue
@@ -91,7 +105,8 @@ def _scores(sample: bytes) -> Iterator[tuple[str, float]]:
 
 def _decoded(sample: bytes, codec: str) -> str | None:
     try:
-        return sample.decode(codec)
+        # A sample that was cut off may end inside of a character.
+        return codecs.getincrementaldecoder(codec)().decode(sample, final=len(sample) < MAX_SAMPLE)
     except UnicodeDecodeError:
         return None
 
@@ -103,6 +118,9 @@ def _share(text: str, letters: frozenset[str], *, is_latin: bool) -> float:
         if character < "\x80":
             continue
         joins = before.isalpha() or after.isalpha()
+        if character in _FRACTIONS and after.isalpha() and not before.isdigit():
+            unexpected += 1  # "½uvre" was an "œuvre"
+            continue
         if character in _BETWEEN_WORDS and (not (before.isalpha() and after.isalpha()) or character in _INSIDE_WORDS):
             continue
         # "пРИВЕТ" and "oÙ": small letter, then a capital, is another code page's small letter.
@@ -124,11 +142,12 @@ def _is_ascii_letter(character: str) -> bool:
 
 
 def _plausible(text: str) -> float:
-    """Long texts are not all capitals; a Greek word has one accent; Cyrillic with hardly a vowel is Hebrew, or Cyrillic
+    """Long texts are not all capitals; few Greek words have two accents; Cyrillic with few vowels is Hebrew or Cyrillic
     of another code page; Thai without consonants is Hebrew; and no text holds control characters beyond ASCII.
     """
     letters = [character for character in text if character > "\x7f"]
-    if any(len(_ACCENTS.findall(word)) > 1 for word in _GREEK_WORD.findall(text)):
+    greek = _GREEK_WORD.findall(text)
+    if sum(len(_ACCENTS.findall(word)) > 1 for word in greek) > _TWICE_ACCENTED * len(greek):
         return 0.7
     if any("\x80" <= character <= "\x9f" for character in letters):
         return 0.0

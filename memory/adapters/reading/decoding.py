@@ -28,6 +28,33 @@ _CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\n\r\x0b\x0c\x1b")) + b"\x7f"
 _TEXT_CONTROLS = frozenset("\t\n\r\x0b\x0c\x1b\x85")
 # What pages call by these names is, byte for byte, Windows-1252: browsers read it so, and the HTML standard says so.
 _LATIN = frozenset({"ascii", "iso8859-1"})
+# So are these read as the code pages that extend them, and by these names, of which Python knows nothing.
+_EXTENDED = {
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "big5": "big5hkscs",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+}
+_OTHER_NAMES = {
+    "x-sjis": "cp932",
+    "x-euc-jp": "euc_jp",
+    "x-gbk": "gb18030",
+    "x-x-big5": "big5hkscs",
+    "x-euc-kr": "cp949",
+    "x-cp1250": "cp1250",
+    "x-cp1251": "cp1251",
+    "x-mac-roman": "mac_roman",
+    "x-mac-cyrillic": "mac_cyrillic",
+    "x-mac-ukrainian": "mac_cyrillic",
+    "dos-874": "cp874",
+    "iso-8859-8-i": "iso8859-8",
+    "iso-8859-8-e": "iso8859-8",
+    "unicode-1-1-utf-8": "utf-8",
+}
 # Codecs that are no charsets; idna and punycode take quadratic time on top.
 _NO_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"})
 
@@ -79,7 +106,7 @@ def _decode(data: bytes, declared: str | None) -> Decoded | None:
     if looks_binary(data):
         text = _wide_east_asian(data)
         return Decoded(text) if text is not None else None
-    return _damaged_utf8(data) or _legacy(data)
+    return _damaged(data, "utf-8") or (_damaged(data, declared) if declared is not None else None) or _legacy(data)
 
 
 def _declared(data: bytes) -> str | None:
@@ -89,11 +116,15 @@ def _declared(data: bytes) -> str | None:
 
 
 def _strict(data: bytes, encoding: str) -> str | None:
+    return _in_charset(data, encoding, "strict")
+
+
+def _in_charset(data: bytes, encoding: str, errors: str) -> str | None:
     try:
-        name = codecs.lookup(encoding).name
+        name = codecs.lookup(_OTHER_NAMES.get(encoding.lower(), encoding)).name
         if name in _NO_CHARSETS:
             return None
-        return data.decode("cp1252" if name in _LATIN else name)
+        return data.decode("cp1252" if name in _LATIN else _EXTENDED.get(name, name), errors)
     except (LookupError, UnicodeError, ValueError):
         return None
 
@@ -133,11 +164,14 @@ def looks_binary(data: bytes) -> bool:
     return controls * 200 > len(sample)
 
 
-def _damaged_utf8(data: bytes) -> Decoded | None:
-    """UTF-8 with a few broken places: a code page would turn every good letter beside them into two wrong ones."""
-    decoded = _repaired(data, "utf-8")
-    beyond_ascii = sum(1 for character in decoded.text if character > "\x7f" and character != "\ufffd")
-    return decoded if beyond_ascii > 4 * decoded.damaged else None
+def _damaged(data: bytes, encoding: str) -> Decoded | None:
+    """A text with a few broken places: another encoding would turn every good letter beside them into wrong ones."""
+    text = _in_charset(data, encoding, "replace")
+    if text is None:
+        return None
+    damaged = text.count("\ufffd")
+    beyond_ascii = sum(1 for character in text if character > "\x7f") - damaged
+    return Decoded(text, damaged) if beyond_ascii > 4 * damaged else None
 
 
 def _legacy(data: bytes) -> Decoded | None:
@@ -162,7 +196,7 @@ def _sample(data: bytes) -> bytes:
             size += len(line)
             if size > _SAMPLE:
                 break
-    return b"".join(telling)[: 2 * _SAMPLE]
+    return b"".join(telling)[: codepages.MAX_SAMPLE]
 
 
 def _lines(data: bytes) -> Iterable[bytes]:

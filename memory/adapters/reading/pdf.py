@@ -30,6 +30,8 @@ _SOFT_HYPHEN = re.compile("[\x02\u00ad\ufffe]\\s*")
 _DOT_LEADER = re.compile(r"(?:[ \t]*\.){5,}[ \t]*")
 _NUMBERING = re.compile(r"^(?:\d+\.)*\d*\.?\s+")
 _LETTER = re.compile(r"[^\W_]")
+_WIDE = re.compile("[\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]")
+_NO_SPACE = re.compile("^[\u2e80-\ua4cf\uf900-\ufaff\uff00-\uff60]{2}$")
 _LIST_ITEM = re.compile(r"\s*(?:[-*•‣▪◦–]|\(?\w{1,3}[.)])\s")  # noqa: RUF001
 
 
@@ -158,14 +160,20 @@ def _add_page(text: str, number: int, titles: dict[str, int], found: Collector) 
 def _paragraph_lines(text: str, titles: Mapping[str, int]) -> Iterator[str]:
     """Joins the lines of a paragraph: a line that runs on to the right margin goes on in the next one."""
     lines = [line.strip() for line in text.split("\n")]
-    full = 0.75 * max((len(line) for line in lines), default=0)
+    full = 0.75 * max((_width(line) for line in lines), default=0)
     joined = ""
     for index, line in enumerate(lines):
-        joined = f"{joined} {line}".strip()
+        # Chinese and Japanese have no spaces between words, so none where a line ends.
+        joined = joined + line if _NO_SPACE.search(joined[-1:] + line[:1]) else f"{joined} {line}".strip()
         following = lines[index + 1] if index + 1 < len(lines) else ""
         is_apart = _comparable(line) in titles or _comparable(following) in titles or _LIST_ITEM.match(following)
-        if is_apart or not following or len(line) < max(full, 40):
+        if is_apart or not following or _width(line) < max(full, 40):
             yield joined
             joined = ""
     if joined:
         yield joined
+
+
+def _width(line: str) -> int:
+    """How much room a line takes, in letters of the Latin alphabet."""
+    return len(line) + len(_WIDE.findall(line))

@@ -1,6 +1,7 @@
 """Recordings: what container it is, by its first bytes; and the sound in it, decoded piece by piece."""
 
 import re
+from codecs import BOM_UTF16_LE
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -86,7 +87,8 @@ def _frames(data: bytes) -> str | None:
         if data[5] & 0x10:
             start += 10
         return "audio/aac" if _in_a_row(data, start, _adts_length) else "audio/mpeg"
-    if _in_a_row(data, start, _mp3_length):
+    # The mark of UTF-16 looks like a frame of a layer that nobody uses, with a checksum that nobody wrote.
+    if not data.startswith(BOM_UTF16_LE) and _in_a_row(data, start, _mp3_length):
         return "audio/mpeg"
     if _in_a_row(data, start, _adts_length):
         return "audio/aac"

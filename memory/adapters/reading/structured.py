@@ -82,10 +82,14 @@ def read_xml(data: bytes, text: str, found: Collector) -> None:
     except etree.XMLSyntaxError:
         found.text(text)
         return
-    _add_elements(root, found)
+    is_drawing = local(root) == "svg"
+    if is_drawing:
+        # Its attributes say where lines go, not what a person reads.
+        etree.strip_elements(root, "{*}style", "{*}script", "{*}metadata", "style", "script", with_tail=False)
+    _add_elements(root, found, with_attributes=not is_drawing)
 
 
-def _add_elements(root: etree._Element, found: Collector) -> None:
+def _add_elements(root: etree._Element, found: Collector, *, with_attributes: bool) -> None:
     """Walks without recursion, so that depth costs nothing."""
     waiting = [root]
     lines: list[str] = []
@@ -98,7 +102,7 @@ def _add_elements(root: etree._Element, found: Collector) -> None:
         elif len(element):
             # The parts of one record stay together.
             waiting.extend(reversed(element))
-        named = ((str(key).rpartition("}")[2], str(value)) for key, value in element.attrib.items())
+        named = ((str(key).rpartition("}")[2], str(value)) for key, value in element.attrib.items() if with_attributes)
         attributes = ", ".join(f"{key} {value}" for key, value in named)
         if own or attributes:
             shown = f"{local(element)} ({attributes})" if attributes else local(element)

@@ -158,6 +158,7 @@ def test_json_keeps_names_beside_values(read: Read) -> None:
         ("mixed.xml", "<?xml version='1.0'?><r><p>An <i>inner</i> word</p></r>", ["p: An inner word"]),
         ("own.xml", "<?xml version='1.0'?><!DOCTYPE r [<!ENTITY k 'Kestrel'>]><r>&k; Ltd</r>", ["r: Kestrel Ltd"]),
         ("vector.svg", "<svg xmlns='http://www.w3.org/2000/svg'><text>Drawn</text></svg>", ["text: Drawn"]),
+        ("icon.svg", "<svg xmlns='http://www.w3.org/2000/svg'><style>a{}</style><path d='M 1 2'/></svg>", []),
         ("broken.xml", "<?xml version='1.0'?><r>half", ["<?xml version='1.0'?><r>half"]),
     ],
 )

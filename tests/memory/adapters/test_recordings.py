@@ -89,10 +89,14 @@ def test_a_text_that_begins_like_a_recording_is_a_text(read: Read, text: str) ->
     assert (document.awaits, document.blocks[0].text) == (None, text)
 
 
-def test_utf_16_is_no_recording(read: Read) -> None:
-    document = read("note.txt", ("Grüße aus dem Süden. " * 50).encode("utf-16"))
+KOREAN = "따르면 다람쥐 분기 퍼센트 십이 수익이 쳇바퀴에 증가했습니다. 보고서에 타고파. 헌 ko0."
+
+
+@pytest.mark.parametrize("text", ["Grüße aus dem Süden. " * 50, KOREAN])
+def test_utf_16_is_no_recording(read: Read, text: str) -> None:
+    document = read("note.txt", text.encode("utf-16"))
     assert document.awaits is None
-    assert "Grüße" in document.blocks[0].text
+    assert document.blocks[0].text == text.strip()
 
 
 def test_long_recordings_come_in_pieces_that_end_where_it_is_quiet(hear: Hear) -> None:

@@ -49,6 +49,11 @@ KOREAN = "이것은 한국어 문서입니다. 자전거 정비 설명서."
         *((HEADLINE, encoding) for encoding in ("cp932", "utf-16-le")),
         ("El niño comió piñas mañana.", "mac_roman"),
         ("Съешь же ещё этих мягких булок.", "mac_cyrillic"),
+        ("Le cœur de l'œuvre, sa sœur et les œufs du bœuf.", "iso8859-15"),
+        (
+            "Το όνομά μας είναι γνωστό σε όλη την πόλη. Ο πελάτης περίμενε στο δωμάτιο.",  # noqa: RUF001
+            "iso8859-7",
+        ),
     ],
 )
 def test_text_in_any_encoding(text: str, encoding: str, repeated: int) -> None:
@@ -74,6 +79,19 @@ def test_a_broken_place_does_not_turn_the_rest_into_another_code_page() -> None:
     assert decoded.note == "1 characters of it are damaged and could not be decoded"
 
 
+def test_a_long_line_of_wide_letters_is_told_by_its_beginning() -> None:
+    whole = CHINESE * 6_000
+    decoded = decode(whole.encode("gb18030"))
+    assert decoded is not None
+    assert decoded.text == whole
+
+
+def test_a_broken_place_leaves_the_declared_encoding_in_force() -> None:
+    decoded = decode((JAPANESE * 10).encode("euc_jp") + b"\xff", "euc-jp")
+    assert decoded is not None
+    assert (decoded.text, decoded.damaged) == (JAPANESE * 10 + "\ufffd", 1)
+
+
 def test_a_guess_that_could_be_another_says_so() -> None:
     decoded = decode("Ось".encode("cp1251"))
     assert decoded is not None
@@ -89,6 +107,24 @@ def test_a_guess_that_could_be_another_says_so() -> None:
 )
 def test_a_declared_encoding_is_used_when_it_is_one(declared: str, used: str) -> None:
     text = "“Theme” for 5 €" if used == "cp1252" else "Тема письма: вилки."
+    decoded = decode(text.encode(used), declared)
+    assert decoded is not None
+    assert decoded.text == text
+
+
+@pytest.mark.parametrize(
+    ("declared", "used", "text"),
+    [
+        ("x-sjis", "cp932", "ｱｲｳ ⅰ№℡ 外字"),  # noqa: RUF001
+        ("Shift_JIS", "cp932", "①の説明"),
+        ("gb2312", "gb18030", "朱镕基"),
+        ("euc-kr", "cp949", "똠방각하"),
+        ("iso-8859-9", "cp1254", "“tırnak” – 5 €"),  # noqa: RUF001
+        ("tis-620", "cp874", "“ไทย”"),
+        ("x-cp1251", "cp1251", "да"),
+    ],
+)
+def test_declared_names_mean_what_browsers_take_them_for(declared: str, used: str, text: str) -> None:
     decoded = decode(text.encode(used), declared)
     assert decoded is not None
     assert decoded.text == text
