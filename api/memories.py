@@ -116,26 +116,6 @@ def create_memories(
     return answer(BulkCreated(created=created, updated=len(stored) - created, ids=ids, memories=stored), 201)
 
 
-async def _uploaded(
-    metadata: FormMetadata,
-    text: Annotated[
-        Text | None, Form(description="what the memory says; left out, it says what is read of its files")
-    ] = None,
-    container_tag: Annotated[ContainerTag | None, Form()] = None,
-    category: Annotated[Category, Form()] = "other",
-    importance: Annotated[Importance, Form()] = 0.7,
-    source: Annotated[Source, Form()] = "upload",
-) -> UploadOptions:
-    return UploadOptions(
-        text=text,
-        container_tag=container_tag,
-        category=category,
-        importance=importance,
-        metadata=metadata,
-        source=source,
-    )
-
-
 async def _in_folder(
     metadata: FormMetadata,
     container_tag: Annotated[ContainerTag | None, Form()] = None,
@@ -146,6 +126,15 @@ async def _in_folder(
     return UploadOptions(
         container_tag=container_tag, category=category, importance=importance, metadata=metadata, source=source
     )
+
+
+async def _uploaded(
+    wanted: Annotated[UploadOptions, Depends(_in_folder)],
+    text: Annotated[
+        Text | None, Form(description="what the memory says; left out, it says what is read of its files")
+    ] = None,
+) -> UploadOptions:
+    return wanted.model_copy(update={"text": text})
 
 
 @router.post(
