@@ -1,6 +1,6 @@
 """What routes ask for by type: services, ids in paths, paging."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, File, Form, Path, Query, Request, UploadFile
@@ -71,13 +71,17 @@ def parsed_metadata(metadata: str) -> Metadata:
 
 _metadata = TypeAdapter(Json[Metadata])
 
-# Which of the two fields carries files is the caller's choice.
-WITH_A_FILE = {
-    "requestBody": {
-        "required": True,
-        "content": {"multipart/form-data": {"schema": {"anyOf": [{"required": ["files"]}, {"required": ["file"]}]}}},
-    }
-}
+
+def with_files(most: int) -> dict[str, Any]:
+    """For the document: a form with one file at least and so many at most, in either of the two fields."""
+    fields = ("files", "file")
+    alternatives = [
+        {"required": [field], "properties": {one: {"maxItems": most if one == field else 0} for one in fields}}
+        for field in fields
+    ]
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {"anyOf": alternatives}}}}}
+
+
 Files = Annotated[list[Taken], Depends(_files)]
 FormMetadata = Annotated[Metadata, Depends(_form_metadata)]
 Services = Annotated[House, Depends(_services)]

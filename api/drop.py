@@ -9,8 +9,8 @@ from fastapi import Body, Depends, Form, Query, Request, Response
 from pydantic import WithJsonSchema
 
 from api.auth import Writer
-from api.deps import WITH_A_FILE, Collection, Files, FormMetadata, Services, parsed_metadata
-from api.forms import REFUSALS
+from api.deps import Collection, Files, FormMetadata, Services, parsed_metadata, with_files
+from api.forms import MOST_FILES, REFUSALS
 from api.idempotency import answers_with_a_secret, takes_long
 from api.routing import MEGABYTE, answer, body_limit
 from api.routing import router as guarded_router
@@ -91,7 +91,7 @@ def _once_more(request: Request, caller: Caller, resource: str) -> Response:
     status_code=201,
     response_model=DropResponse,
     responses={202: {"model": DropAccepted, "description": "Taken in; ask for the batch"}, **REFUSALS},
-    openapi_extra=WITH_A_FILE,
+    openapi_extra=with_files(MOST_FILES),
 )
 @takes_long(WAIT_SECONDS + 5, rebuild=_once_more)
 def drop(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from api import forms
 from api.auth import Reader, Writer
-from api.deps import WITH_A_FILE, Collection, Files, FormMetadata, Id, Index, Services
+from api.deps import Collection, Files, FormMetadata, Id, Index, Services, with_files
 from api.errors import ErrorAnswer
 from api.idempotency import answers_with_a_secret
 from api.routing import MEGABYTE, answer, answer_list, body_limit
@@ -142,7 +142,7 @@ async def _uploaded(
     status_code=201,
     response_model=Memory,
     responses=forms.REFUSALS,
-    openapi_extra=WITH_A_FILE,
+    openapi_extra=with_files(MOST_FILES),
 )
 @forms.takes_files(MOST_FILES, fails_alone=False)
 @answers_with_a_secret
@@ -169,7 +169,7 @@ def upload_memory(
     status_code=201,
     response_model=FolderStored,
     responses=forms.REFUSALS,
-    openapi_extra=WITH_A_FILE,
+    openapi_extra=with_files(MOST_IN_FOLDER),
 )
 @forms.takes_files(MOST_IN_FOLDER, fails_alone=True)
 @answers_with_a_secret
@@ -204,7 +204,7 @@ def upload_folder(
     status_code=201,
     response_model=Memory,
     responses={**_CHANGED, **forms.REFUSALS},
-    openapi_extra=WITH_A_FILE,
+    openapi_extra=with_files(MOST_FILES),
 )
 @forms.takes_files(MOST_FILES, fails_alone=False)
 @answers_with_a_secret
