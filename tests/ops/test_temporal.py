@@ -137,6 +137,8 @@ def test_the_server_keeps_its_state_and_polls_fast(tmp_path: Path) -> None:
         "history.timerProcessorMaxPollRPS=2000",
         "history.visibilityProcessorMaxPollRPS=2000",
         "system.enableActivityEagerExecution=true",
+        "matching.enableFairness=true",
+        "matching.numTaskqueueWritePartitions=1",
         "--namespace mine",
         "--ip 127.0.0.1",
     ):
