@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from memory.errors import Misconfigured
 from memory.schemas import Caller
 from memory.services import Services, build, migrate
 from memory.settings import Settings
@@ -23,6 +25,7 @@ from ops import launch
 from ops.ports import free_port
 from ops.postgres import DATABASE, OWNER, EmbeddedPostgres
 from ops.temporal import environment, find_server, is_serving, server_command
+from tests import s3_server
 
 _SHARED = "test_shared"
 _numbers = count(1)
@@ -47,6 +50,16 @@ class Tenant:
     headers: Headers
     read_only: Headers
     caller: Caller
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Programs that may have to be built first are made once for all processes, before the clock of any test runs."""
+    if hasattr(session.config, "workerinput"):
+        return
+    # Where none can be made, the tests that need it say so.
+    with suppress(Misconfigured):
+        find_server(lambda _: None)
+    s3_server.make_program()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,8 +18,7 @@ from platformdirs import user_cache_path
 
 VERSION = "v1.8.0"
 MODULE = "github.com/versity/versitygw/cmd/versitygw"
-# The first build fetches and compiles for minutes.
-FIRST_BUILD_SECONDS = 1200
+_KEPT = user_cache_path("rememberos") / f"versitygw-{VERSION}" / "versitygw"
 
 ACCESS_KEY = "test-access"
 SECRET_KEY = "test-secret/with+signs"
@@ -73,35 +72,34 @@ def s3_server(root: Path, *, bucket: str = BUCKET, options: str = "") -> Iterato
         process.wait(10)
 
 
-def _program() -> Path:
-    cache = user_cache_path("rememberos") / f"versitygw-{VERSION}"
-    program = cache / "versitygw"
-    if program.exists():
-        return program
+def make_program() -> None:
+    """Builds it where it has not been yet, which takes minutes; without Go nothing happens."""
     go = shutil.which("go")
-    if go is None:
+    if go is None or _KEPT.exists():
+        return
+    _KEPT.parent.mkdir(parents=True, exist_ok=True)
+    aside = _KEPT.parent / "building"
+    environment = {**os.environ, "GOBIN": str(aside), "CGO_ENABLED": "0"}
+    with (_KEPT.parent / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _KEPT.exists():
+            return
+        built = subprocess.run(
+            [go, "install", f"{MODULE}@{VERSION}"], env=environment, capture_output=True, text=True, check=False
+        )
+        if built.returncode != 0:
+            raise RuntimeError(f"versitygw {VERSION} could not be built: {built.stderr[-2000:]}")
+        (aside / "versitygw").rename(_KEPT)
+        aside.rmdir()
+
+
+def _program() -> Path:
+    if not _KEPT.exists():
         reason = "the S3 server of the tests (versitygw) is built with Go, and there is no Go on PATH"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not program.exists():
-            _build(go, cache)
-    return program
-
-
-def _build(go: str, cache: Path) -> None:
-    aside = cache / "building"
-    environment = {**os.environ, "GOBIN": str(aside), "CGO_ENABLED": "0"}
-    built = subprocess.run(
-        [go, "install", f"{MODULE}@{VERSION}"], env=environment, capture_output=True, text=True, check=False
-    )
-    if built.returncode != 0:
-        pytest.fail(f"versitygw {VERSION} could not be built: {built.stderr[-2000:]}")
-    (aside / "versitygw").rename(cache / "versitygw")
-    aside.rmdir()
+    return _KEPT
 
 
 def _free_port() -> int:

@@ -21,9 +21,7 @@ from memory.quotas import MAX_FILE_BYTES
 from memory.services import Services, build
 from memory.settings import Settings
 from tests.api.conftest import NoTemporal, Tenant
-from tests.s3_server import ACCESS_KEY, BUCKET, FIRST_BUILD_SECONDS, REGION, SECRET_KEY, s3_server
-
-pytestmark = pytest.mark.timeout(FIRST_BUILD_SECONDS)
+from tests.s3_server import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, s3_server
 
 DROP = "/v1/memory/collections/garden/drop"
 BEES = b"Bees dance to tell the hive where the flowers are."

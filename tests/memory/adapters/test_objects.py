@@ -18,9 +18,7 @@ from pydantic import SecretStr
 from memory.adapters.objects import LocalObjects, S3Objects, attachment, media_type
 from memory.errors import AppError, Invalid, Misconfigured, NotFound, TooLarge, Unavailable
 from memory.ports import ObjectStore, StoredObject
-from tests.s3_server import ACCESS_KEY, BUCKET, FIRST_BUILD_SECONDS, REGION, SECRET_KEY, S3Server, s3_server
-
-pytestmark = pytest.mark.timeout(FIRST_BUILD_SECONDS)
+from tests.s3_server import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, S3Server, s3_server
 
 MIB = 1024 * 1024
 KEY = "0f8b1c2d/files/one"
