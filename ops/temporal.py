@@ -74,7 +74,7 @@ def server_command(
         command += ["--dynamic-config-value", f"history.{queue}ProcessorMaxPollRPS={_TAKES_PER_SECOND}"]
     for switch in ("system.enableActivityEagerExecution", "matching.useNewMatcher", "matching.enableFairness"):
         command += ["--dynamic-config-value", f"{switch}=true"]
-    # Turns are taken within a partition of a queue, so a queue has one. (It is still read from all: none is left behind.)
+    # Turns are taken within a partition of a queue, so a queue has one. (Read from all: none is left behind.)
     command += ["--dynamic-config-value", "matching.numTaskqueueWritePartitions=1"]
     if namespace != "default":
         command += ["--namespace", namespace]
