@@ -9,7 +9,7 @@ READY := .venv/.ready
 RUN := .venv/bin
 PYTEST := $(RUN)/python -m pytest -q
 # Each process has servers of its own; more than four would rather want memory than save time.
-SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
