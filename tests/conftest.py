@@ -53,8 +53,9 @@ class Tenant:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Programs that may have to be built first are made once for all processes, before the clock of any test runs."""
-    if hasattr(session.config, "workerinput"):
+    """Programs that may have to be built first are made once for all processes, before the clock of any test runs. Who
+    runs a few tests in one process waits for them where they are needed."""
+    if not session.config.getoption("numprocesses", None):
         return
     # Where none can be made, the tests that need it say so.
     with suppress(Misconfigured):
