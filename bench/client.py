@@ -52,14 +52,15 @@ class Api:
         """Drops files without waiting for what comes of them; the answer names the batch."""
         return self.form(f"{collection}/drop?async_ingest=true", files)
 
-    def batch(self, batch_id: str) -> Json:
-        answer: Json = self.call("GET", f"/v1/memory/ingest/batch/{batch_id}")
+    def batch(self, batch_id: str, wait_seconds: int = 0) -> Json:
+        """As it stands, or once it is complete within so long."""
+        answer: Json = self.call("GET", f"/v1/memory/ingest/batch/{batch_id}?wait={wait_seconds}")
         return answer
 
-    def ended(self, batch_id: str, pause_seconds: float = 0.05) -> Json:
+    def ended(self, batch_id: str) -> Json:
         """The batch once every file of it has ended."""
-        while not (batch := self.batch(batch_id))["complete"]:
-            time.sleep(pause_seconds)
+        while not (batch := self.batch(batch_id, wait_seconds=30))["complete"]:
+            pass
         return batch
 
     def form(self, path: str, files: Sequence[tuple[str, bytes]]) -> Json:
