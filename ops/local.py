@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ from ops.postgres import EmbeddedPostgres
 from ops.private import write_private
 from ops.runtime import Runtime, end_leftovers
 from ops.supervisor import Say, Supervisor
+
+# Where Temporal is looked for by default.
+_TEMPORAL_PORT = 7233
 
 
 class Stopped(BaseException):
@@ -76,6 +80,7 @@ class Installation:
         self._say = say
         self._postgres = EmbeddedPostgres(data / "postgres") if settings.database_url is None else None
         self._runtime: Runtime | None = None
+        self._claim: socket.socket | None = None
 
     def start(self) -> Serving:
         """Brings up one part after the other, each as soon as what it needs is ready."""
@@ -116,6 +121,8 @@ class Installation:
         self.supervisor.stop()
         if self._postgres is not None:
             self._postgres.release()
+        if self._claim is not None:
+            self._claim.close()
         Runtime.remove(self._data)
         self._runtime = None
 
@@ -130,7 +137,8 @@ class Installation:
             return settings.temporal_address, None
         ui_port = ports.choose("127.0.0.1", settings.temporal_ui_port, setting="TEMPORAL_UI_PORT")
         program = temporal.find_server(self._say)
-        port = temporal.choose_port()
+        self._claim = ports.claim("127.0.0.1", _TEMPORAL_PORT)
+        port = _TEMPORAL_PORT if self._claim is not None else ports.free_port()
         self.supervisor.start(
             parts.temporal_server(
                 program,

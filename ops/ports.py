@@ -27,6 +27,24 @@ def free_port(host: str = "127.0.0.1") -> int:
     return port
 
 
+def claim(host: str, port: int) -> socket.socket | None:
+    """Keeps a free port from everybody else who claims it, while the answer stays open; None when it is taken.
+
+    Between looking whether a port is free and listening on it seconds pass. The claim is the same port of UDP, which
+    nothing of ours serves: the system gives it to one process, of any user, and takes it back when that ends.
+    """
+    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        held.bind((host, port))
+    except OSError:
+        held.close()
+        return None
+    if not is_free(host, port):
+        held.close()
+        return None
+    return held
+
+
 def choose(host: str, wanted: int, *, setting: str) -> int:
     """`wanted`, or a free port where it is 0. Raises Misconfigured, naming port and setting, when it is taken."""
     if wanted == 0:

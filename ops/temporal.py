@@ -13,7 +13,6 @@ from platformdirs import user_cache_path
 
 from memory.errors import Misconfigured
 from ops import watching
-from ops.ports import free_port, is_free
 
 # The newest version that `go install` takes: later ones have a replace line in their go.mod.
 VERSION = "v1.5.1"
@@ -96,11 +95,6 @@ def is_serving(program: Path, address: str, namespace: str = "default") -> bool:
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0
-
-
-def choose_port() -> int:
-    """Temporal's usual port where it is free, else any."""
-    return 7233 if is_free("127.0.0.1", 7233) else free_port()
 
 
 def environment(home: Path) -> dict[str, str]:

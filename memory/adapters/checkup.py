@@ -6,9 +6,11 @@ Run as `python -m memory.adapters.checkup PART` with the settings as JSON on the
 import io
 import json
 import sys
-import tempfile
+from contextlib import closing
+from pathlib import Path
 
-from memory.adapters import confinement, ocr, senses
+from memory.adapters import ocr, senses
+from memory.adapters.documents import GuardedReader
 from memory.errors import AppError, Invalid
 from memory.settings import Settings
 
@@ -53,15 +55,12 @@ def check_captions(settings: Settings) -> str:
 
 
 def check_readers(_settings: Settings) -> str:
-    taken = {
-        "the network": confinement.leave_network(),
-        "foreign files": confinement.leave_files(tempfile.gettempdir()),
-        "system calls": confinement.leave_calls(programs=False),
-    }
-    kept = [name for name, is_gone in taken.items() if not is_gone]
+    with closing(GuardedReader(ocr_engine="off", concurrency=1)) as reader:
+        kept = reader.kept()
+        reader.read(Path(__file__), "specimen.txt")
     if not kept:
-        return "confined: no network, no foreign files, no other processes"
-    return f"limited in memory, time and disk; this kernel does not let them give up {', '.join(kept)}"
+        return "a file was read; confined: no network, no foreign files, no other processes"
+    return f"a file was read; limited in time and disk, but this system does not take from them: {', '.join(kept)}"
 
 
 def _is_elsewhere(settings: Settings) -> bool:

@@ -7,10 +7,11 @@ import contextlib
 import ctypes
 import os
 import platform
+import stat
 import struct
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -88,12 +89,47 @@ def leave_network() -> bool:
     user, group = os.geteuid(), os.getegid()
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
         return False
-    # Without the maps the process would be nobody to everything that asks for its name.
+    # Without the maps, which some systems refuse, the process is nobody to everything that asks for its name.
     with contextlib.suppress(OSError):
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     return True
+
+
+def kept(folder: str, *, network: bool, programs: bool) -> list[str]:
+    """What a child of this process will not be able to give up, or to be held to, in words for the operator.
+
+    `network`: whether this process has left it already.
+    """
+    calls = _succeeds(lambda: leave_calls(programs=programs))
+    takes = {
+        "the network": network or calls,
+        "files of the same user": _succeeds(lambda: leave_files(folder)),
+        "other processes": calls,
+        "memory beyond the limit": sys.platform == "linux" and address_space() is not None,
+    }
+    return [name for name, is_taken in takes.items() if not is_taken]
+
+
+def address_space() -> int | None:
+    """The bytes that this process has mapped; None where that is not told."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _succeeds(step: Callable[[], bool]) -> bool:
+    """Whether it would, tried in a child that ends with it. Only for a process with a single thread."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if step() else 1
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def leave_files(folder: str) -> bool:
@@ -114,10 +150,11 @@ def leave_files(folder: str) -> bool:
     if ruleset < 0:
         return False
     try:
-        for place in (*readable_places(), "/proc/self"):
-            _allow(libc, ruleset, place, (_EXECUTE | _READ | _LIST) & rights)
-        _allow(libc, ruleset, os.devnull, (_READ | _WRITE) & rights)
-        _allow(libc, ruleset, folder, rights & ~_EXECUTE)
+        allowed = dict.fromkeys((*readable_places(), "/proc/self"), (_EXECUTE | _READ | _LIST) & rights)
+        allowed |= {os.devnull: (_READ | _WRITE) & rights, folder: rights & ~_EXECUTE}
+        # Whoever could not open its own libraries would read no file at all.
+        if not all(_allow(libc, ruleset, place, given) for place, given in allowed.items()):
+            return False
         return bool(libc.syscall(_RESTRICT_SELF, ruleset, ctypes.c_uint32(0)) == 0)
     finally:
         os.close(ruleset)
@@ -174,14 +211,15 @@ def _install(filtering: Iterable[tuple[int, int, int, int]]) -> bool:
     return bool(ctypes.CDLL(None).prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0) == 0)
 
 
-def _allow(libc: ctypes.CDLL, ruleset: int, place: str, rights: int) -> None:
+def _allow(libc: ctypes.CDLL, ruleset: int, place: str, rights: int) -> bool:
     try:
         descriptor = os.open(place, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return  # not on this machine
+        return True  # not on this machine
     try:
-        if not Path(f"/proc/self/fd/{descriptor}").is_dir():
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             rights &= _RIGHTS_OF_FILES
-        libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, struct.pack("=Qi", rights, descriptor), ctypes.c_uint32(0))
+        rule = struct.pack("=Qi", rights, descriptor)
+        return bool(libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, ctypes.c_uint32(0)) == 0)
     finally:
         os.close(descriptor)

@@ -78,6 +78,10 @@ class GuardedReader(FileReader, MediaReader):
         """The longest that reading one file takes before it is refused."""
         return self._limits.wall_seconds + (0 if self._engine == "off" else self._scan_limits.wall_seconds)
 
+    def kept(self) -> tuple[str, ...]:
+        """See Guard."""
+        return self._files.kept()
+
     def close(self) -> None:
         """Ends the warm processes; reads in flight end as Unavailable."""
         with self._starting:

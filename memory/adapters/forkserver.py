@@ -1,7 +1,8 @@
 """The warm process that forks one limited, isolated child for each request; `guard.py` starts it and talks to it.
 
-Run as `python -m memory.adapters.forkserver WORK CONTROL PARENT FOLDER`: WORK is `module:function:argument`, CONTROL an
-inherited socket's number, PARENT the process that must outlive it, FOLDER for its temporary files, removed at the end.
+Run as `python -m memory.adapters.forkserver WORK CONTROL PARENT FOLDER PROGRAMS`: WORK is `module:function:argument`,
+CONTROL an inherited socket's number, PARENT the process that must outlive it, FOLDER for its temporary files, removed
+at the end, PROGRAMS `programs` when children start others.
 The function is called once, with the argument, and returns the work of every child: it takes the file and the request
 and returns the answer's bytes.
 """
@@ -33,9 +34,15 @@ from memory.errors import RejectedFile
 Work = Callable[[BinaryIO, dict[str, Any]], bytes | Iterable[bytes]]
 
 DONE, REFUSED = b"+", b"-"
+# How a child ends when the machine has no room left, which is not its file's fault.
+NO_ROOM = 75
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # How often the server looks after running children: whether they fill the disk, and whom they left behind.
 _ROUND_SECONDS = 0.5
+# A file that had more room than this, and still has too little, is too large for the machine.
+_ROOM_FOR_ANY = 1024**2
+# What the warm process has mapped at most, for machines that do not tell.
+_LARGE_PROCESS = 4 * 1024**3
 # Whatever forks faster than it is ended is ended with the next round.
 _GENERATIONS = 50
 
@@ -53,8 +60,9 @@ class _Running:
 class Server:
     """Forks a child per request, ends it when its time is up or the disk fills, and tells each caller how it ended."""
 
-    def __init__(self, control: socket.socket, work: Work) -> None:
+    def __init__(self, control: socket.socket, work: Work, kept: list[str]) -> None:
         self._control = control
+        self._kept = kept
         self._work = work
         self._running: dict[int, _Running] = {}
         self._woken, self._wake = socket.socketpair()
@@ -68,7 +76,7 @@ class Server:
         with selectors.DefaultSelector() as selector:
             selector.register(self._control, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
-            self._control.sendall(b"ready")
+            self._control.sendall(json.dumps({"kept": self._kept}).encode())
             try:
                 while self._take_events(selector):
                     self._end_overdue()
@@ -99,8 +107,15 @@ class Server:
         caller = socket.socket(fileno=caller_fd)
         with caller.makefile("rb") as lines:
             request = json.loads(lines.readline())
-        folder = tempfile.mkdtemp(prefix="file-")
-        pid = os.fork()
+        try:
+            folder = tempfile.mkdtemp(prefix="file-")
+            pid = os.fork()
+        except OSError as error:
+            # The others go on; there may be room for this one later.
+            os.close(source_fd)
+            os.close(result_fd)
+            _tell(caller, {"unable": error.strerror or type(error).__name__})
+            return
         if pid == 0:
             # Every other caller must see its socket close when its own child is done.
             for other in (self._control, self._woken, self._wake, caller, *(r.caller for r in self._running.values())):
@@ -148,9 +163,12 @@ class Server:
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             running = self._running.pop(pid)
             shutil.rmtree(running.folder, ignore_errors=True)
-            with running.caller, contextlib.suppress(OSError):
-                ended = {"code": code, "timed_out": running.timed_out, "flooded": running.flooded}
-                running.caller.sendall(json.dumps(ended).encode())
+            _tell(running.caller, {"code": code, "timed_out": running.timed_out, "flooded": running.flooded})
+
+
+def _tell(caller: socket.socket, ended: dict[str, Any]) -> None:
+    with caller, contextlib.suppress(OSError):
+        caller.sendall(json.dumps(ended).encode())
 
 
 def _kill(pid: int) -> None:
@@ -194,6 +212,9 @@ def _run_child(work: Work, request: dict[str, Any], folder: str, source_fd: int,
         tempfile.tempdir = folder
         os.environ["TMPDIR"] = folder
         os.chdir(folder)
+        with contextlib.suppress(OSError):
+            # Where memory runs out before the limit does, this one goes, not whoever serves it.
+            Path("/proc/self/oom_score_adj").write_text("1000")
         _limit(request["limits"])
         confinement.leave_files(folder)
         confinement.leave_calls(programs=request["programs"])
@@ -222,6 +243,10 @@ def _answer(work: Work, source: BinaryIO, request: dict[str, Any], result: Binar
         if error.errno == errno.EFBIG:
             raise  # it writes without end, and a refusal could not be written either
         reason = f"it is damaged or not what it seems to be ({type(error).__name__})"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if os.fstat(result.fileno()).st_size < _ROOM_FOR_ANY:
+                os._exit(NO_ROOM)
+            reason = "this machine has no room for what it unpacks to"
     except Exception as error:  # noqa: BLE001 - whatever a reader raises on a hostile file, it is that file's failure
         # The type alone: a message may quote the file.
         reason = f"it is damaged or not what it seems to be ({type(error).__name__})"
@@ -235,9 +260,9 @@ def _answer(work: Work, source: BinaryIO, request: dict[str, Any], result: Binar
 def _limit(limits: dict[str, int]) -> None:
     if sys.platform == "linux":
         # The warm process is large already; the limit is what reading this one file may add.
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        address_space = pages * resource.getpagesize() + limits["memory_bytes"]
-        resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
+        taken = confinement.address_space()
+        most = (taken if taken is not None else _LARGE_PROCESS) + limits["memory_bytes"]
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
     # The hard limit is a second later: the first signal can still be told from other kills.
     resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_seconds"], limits["cpu_seconds"] + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits["result_bytes"], limits["result_bytes"]))
@@ -260,8 +285,8 @@ def _adopt_orphans() -> None:
 
 def main(arguments: list[str]) -> None:
     """Leaves the network, loads the work and serves until the control socket closes or the parent ends."""
-    work_name, control_fd, parent, folder = arguments
-    confinement.leave_network()
+    work_name, control_fd, parent, folder, programs = arguments
+    kept = confinement.kept(folder, network=confinement.leave_network(), programs=programs == "programs")
     _adopt_orphans()
 
     def leave(*_: object) -> None:
@@ -279,7 +304,7 @@ def main(arguments: list[str]) -> None:
         work: Work = getattr(importlib.import_module(module), function)(argument)
         # Keeps the collector from touching, and so copying, the pages that the children share.
         gc.freeze()
-        Server(control, work).serve()
+        Server(control, work, kept).serve()
     leave()
 
 

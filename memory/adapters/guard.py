@@ -12,14 +12,20 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import structlog
 
 import memory
 from memory.adapters import forkserver
 from memory.errors import RejectedFile, Unavailable
 
+log = structlog.stdlib.get_logger(__name__)
+
 _START_SECONDS = 300
+_ANSWER_BYTES = 4096
 _ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PYTHONUTF8": "1",
@@ -64,6 +70,8 @@ class Guard:
         self._leaving: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
+        self._kept: tuple[str, ...] = ()
+        self._trouble: str | None = None
         # The kernel ends the server when the thread that started it ends, so that thread lives as long as the guard.
         self._keeper = threading.Thread(target=self._keep, name=f"guard {work}", daemon=True)
         self._keeper.start()
@@ -78,7 +86,7 @@ class Guard:
     @contextlib.contextmanager
     def open(self, path: Path, request: Mapping[str, Any], limits: Limits) -> Iterator[BinaryIO]:
         """The same as an open file, for a result that is too large to hold. Raises the same."""
-        with tempfile.TemporaryFile() as result:
+        with _temporary_file() as result:
             with self._slots, contextlib.ExitStack() as stack:
                 try:
                     source = stack.enter_context(path.open("rb"))
@@ -86,6 +94,8 @@ class Guard:
                     raise Unavailable("the file to read could not be opened") from error
                 sent = json.dumps({**request, "limits": asdict(limits), "programs": self._programs})
                 ended = self._run_child(source, result, sent, limits)
+            if "unable" in ended or ended["code"] == forkserver.NO_ROOM:
+                raise Unavailable(f"no file can be read now: {ended.get('unable', 'no room for temporary files')}")
             if ended["timed_out"]:
                 raise RejectedFile(f"reading it took longer than {limits.wall_seconds} seconds")
             if ended["flooded"]:
@@ -121,6 +131,14 @@ class Guard:
         with self._changed:
             return self._process.pid if self._process is not None and self._control is not None else None
 
+    def kept(self) -> tuple[str, ...]:
+        """What children cannot give up or be held to on this machine, in words for the operator; waits for the server.
+        Raises Unavailable.
+        """
+        with self._changed:
+            self._wait_for_server()
+            return self._kept
+
     def _run_child(self, source: BinaryIO, result: BinaryIO, request: str, limits: Limits) -> dict[str, Any]:
         ours, theirs = socket.socketpair()
         with ours:
@@ -134,6 +152,8 @@ class Guard:
             except TimeoutError as error:
                 self._kill_server()
                 raise Unavailable("the process that reads files hung; it is started again") from error
+            except ConnectionError:
+                answer = b""  # it died before it had read the request
             finally:
                 self._back()
         if not answer:
@@ -143,11 +163,9 @@ class Guard:
 
     def _send(self, descriptors: list[int]) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._control is not None or self._closing, _START_SECONDS)
-            if self._control is None or self._closing:
-                raise Unavailable("the process that reads files does not run")
+            control = self._wait_for_server()
             try:
-                socket.send_fds(self._control, [b"r"], descriptors)
+                socket.send_fds(control, [b"r"], descriptors)
             except OSError as error:
                 raise Unavailable("the process that reads files died; it is started again") from error
             self._served += 1
@@ -155,6 +173,12 @@ class Guard:
             if self._served == self._renewed_after:
                 # Nobody is sent there any more.
                 self._leaving, self._control = self._control, None
+
+    def _wait_for_server(self) -> socket.socket:
+        self._changed.wait_for(lambda: self._control or self._closing or self._trouble, _START_SECONDS)
+        if self._control is None or self._closing:
+            raise Unavailable(self._trouble or "the process that reads files does not run")
+        return self._control
 
     def _back(self) -> None:
         with self._changed:
@@ -172,8 +196,12 @@ class Guard:
         pause = 0.1
         while not self._closing:
             started = time.monotonic()
-            with tempfile.TemporaryDirectory(prefix="rememberos-", ignore_cleanup_errors=True) as folder:
-                self._serve_once(folder)
+            try:
+                with tempfile.TemporaryDirectory(prefix="rememberos-", ignore_cleanup_errors=True) as folder:
+                    self._serve_once(folder)
+            except OSError as error:
+                # No room on the disk, or for another process: that may change.
+                self._stuck(f"the process that reads files cannot be started: {error.strerror or type(error).__name__}")
             pause = 0.1 if time.monotonic() - started > 30 else min(pause * 2, 5)
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, pause)
@@ -183,8 +211,9 @@ class Guard:
         with ours:
             with theirs:
                 command = [sys.executable, "-P", "-m", forkserver.__name__, self._work]
+                programs = "programs" if self._programs else "alone"
                 process = subprocess.Popen(  # noqa: S603 - our own program and arguments
-                    [*command, str(theirs.fileno()), str(os.getpid()), folder],
+                    [*command, str(theirs.fileno()), str(os.getpid()), folder, programs],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     cwd=folder,
@@ -193,17 +222,44 @@ class Guard:
                 )
             with self._changed:
                 self._process = process
-            ready = ours.recv(16) != b""
+            ready = ours.recv(_ANSWER_BYTES)
             with self._changed:
                 if ready and not self._closing:
-                    self._control = ours
+                    self._kept = tuple(json.loads(ready)["kept"])
+                    self._control, self._trouble = ours, None
                     self._changed.notify_all()
                 else:
                     process.kill()
+            if ready:
+                _tell_once(self._kept)
+            else:
+                self._stuck("the process that reads files ended while it was starting")
             process.wait()
             with self._changed:
                 self._control = self._leaving = self._process = None
                 self._served = 0
+
+    def _stuck(self, trouble: str) -> None:
+        with self._changed:
+            if self._closing:
+                return
+            if self._trouble != trouble:
+                log.warning("no files can be read", reason=trouble)
+            self._trouble = trouble
+            self._changed.notify_all()
+
+
+@cache
+def _tell_once(kept: tuple[str, ...]) -> None:
+    if kept:
+        log.warning("readers of files keep more than they need", kept=kept, reason="the system does not take it")
+
+
+def _temporary_file() -> BinaryIO:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise Unavailable("no file can be read now: there is no folder for temporary files") from error
 
 
 def _environment(folder: str) -> dict[str, str]:

@@ -51,7 +51,7 @@ def migrate(owner_url: str, app_url: str, model: EmbeddingModel, admin_emails: f
 
 
 def _refusal(error: DBAPIError | psycopg.Error) -> Exception:
-    """What the operator can do about it; anything else is a fault of ours and stays what it is."""
+    """What the operator can do about it, or at least what the database said."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, psycopg.errors.InsufficientPrivilege) and "vector" in str(cause):
         return Misconfigured(_NO_EXTENSION)
@@ -62,6 +62,9 @@ def _refusal(error: DBAPIError | psycopg.Error) -> Exception:
         )
     if isinstance(cause, psycopg.errors.UndefinedFile | psycopg.errors.FeatureNotSupported):
         return Misconfigured(f"the server has no pgvector: install it. {_NO_EXTENSION}")
+    if isinstance(cause, psycopg.Error) and cause.sqlstate is not None:
+        said = cause.diag.message_primary
+        return Unavailable(f"the schema could not be brought up to date: {said} ({cause.sqlstate})")
     if isinstance(cause, psycopg.OperationalError):
         return Unavailable("the database does not answer or refuses the owner: see DATABASE_OWNER_URL")
     return error

@@ -30,3 +30,21 @@ def test_a_port_that_was_used_a_moment_ago_counts_as_free() -> None:
             # Closed by the server's side first, the connection lingers on the server's port.
             accepted.close()
     assert ports.choose("127.0.0.1", port, setting="API_PORT") == port
+
+
+def test_of_two_that_claim_a_port_one_has_it_until_it_lets_go() -> None:
+    port = ports.free_port()
+    first = ports.claim("127.0.0.1", port)
+    assert first is not None
+    with first:
+        assert ports.claim("127.0.0.1", port) is None
+        # The claim is in nobody's way who listens.
+        socket.create_server(("127.0.0.1", port)).close()
+    again = ports.claim("127.0.0.1", port)
+    assert again is not None
+    again.close()
+
+
+def test_a_port_that_somebody_listens_on_cannot_be_claimed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert ports.claim("127.0.0.1", taken.getsockname()[1]) is None

@@ -1,5 +1,6 @@
 """Works that misbehave in every way a reader might, run by the real fork server in the guard's tests."""
 
+import errno
 import importlib
 import os
 import signal
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +25,7 @@ def reader(board: str) -> Work:
         servers.write(f"{os.getpid()}\n")
     notes = os.open(board, os.O_RDWR | os.O_APPEND | os.O_CREAT)
 
-    def work(source: BinaryIO, request: dict[str, Any]) -> bytes:
+    def work(source: BinaryIO, request: dict[str, Any]) -> bytes | Iterator[bytes]:
         return _ACTIONS[request["do"]](source, request, notes)
 
     return work
@@ -167,6 +168,12 @@ def _fill(*_: object) -> bytes:
     return b"filled"
 
 
+def _run_out(_source: BinaryIO, request: dict[str, Any], _notes: int) -> Iterator[bytes]:
+    """Writes so much, then the disk is full."""
+    yield bytes(request["after"])
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _peek(_source: BinaryIO, request: dict[str, Any], _notes: int) -> bytes:
     return Path(request["at"]).read_bytes()
 
@@ -200,7 +207,7 @@ def _open_a_socket(_source: BinaryIO, request: dict[str, Any], _notes: int) -> b
         return b"opened"
 
 
-_ACTIONS: dict[str, Callable[..., bytes]] = {
+_ACTIONS: dict[str, Callable[..., bytes | Iterator[bytes]]] = {
     "echo": _echo,
     "loop": _loop,
     "sleep": _sleep,
@@ -225,6 +232,7 @@ _ACTIONS: dict[str, Callable[..., bytes]] = {
     "escape": _escape,
     "bomb": _bomb,
     "fill": _fill,
+    "run out": _run_out,
     "peek": _peek,
     "list": _list,
     "scribble": _scribble,

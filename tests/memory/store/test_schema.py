@@ -9,7 +9,6 @@ import psycopg
 import pytest
 from pgvector.sqlalchemy import HALFVEC, SPARSEVEC
 from sqlalchemy import Dialect, Engine, create_engine, inspect
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import TypeEngine
 from sqlmodel.sql.sqltypes import AutoString
 
@@ -297,10 +296,17 @@ def test_two_migrations_at_once_are_one(fresh: DatabaseUrls) -> None:
 
 
 def test_a_failed_migration_leaves_nothing(fresh: DatabaseUrls) -> None:
-    with pytest.raises(IntegrityError):
+    with pytest.raises(Unavailable, match=r"brought up to date: .* violates check constraint"):
         schema.migrate(fresh.owner_url, fresh.app_url, EmbeddingModel("broken", -1))
     with psycopg.connect(fresh.owner_url) as owner:
         assert owner.execute(_TENANT_TABLES).fetchall() == []
+
+
+def test_a_failed_migration_says_what_the_database_said(fresh: DatabaseUrls) -> None:
+    with psycopg.connect(fresh.owner_url) as owner:
+        owner.execute("create table tenants (id int)")
+    with pytest.raises(Unavailable, match=r'relation "tenants" already exists \(42P07\)$'):
+        schema.migrate(fresh.owner_url, fresh.app_url, _MODEL)
 
 
 @pytest.mark.parametrize("role", ["postgres", "rememberos_owner"])
