@@ -21,7 +21,7 @@ from memory.errors import RejectedFile
 def reader(board: str) -> Work:
     """Does what the request's `do` says. The board is a file to write on, opened before the child is confined. A file
     beside it names the process that each server was."""
-    with open(f"{board}.servers", "a") as servers:
+    with Path(f"{board}.servers").open("a") as servers:
         servers.write(f"{os.getpid()}\n")
     notes = os.open(board, os.O_RDWR | os.O_APPEND | os.O_CREAT)
 
