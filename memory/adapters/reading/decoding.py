@@ -24,6 +24,7 @@ _ESCAPING = (
     (b"~{", ("hz",)),
 )
 _SAMPLE = 64 * 1024
+_TELLING = 4 * 1024
 _CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\n\r\x0b\x0c\x1b")) + b"\x7f"
 _TEXT_CONTROLS = frozenset("\t\n\r\x0b\x0c\x1b\x85")
 # What pages call by these names is, byte for byte, Windows-1252: browsers read it so, and the HTML standard says so.
@@ -77,9 +78,12 @@ class Decoded:
     @property
     def note(self) -> str | None:
         """What a person who finds odd letters in the text would want to know."""
+        notes = []
         if self.damaged:
-            return f"{self.damaged} characters of it are damaged and could not be decoded"
-        return f"its encoding is not certain; it was read as {self.guessed}" if self.guessed else None
+            notes.append(f"{self.damaged} characters of it are damaged and could not be decoded")
+        if self.guessed:
+            notes.append(f"its encoding is not certain; it was read as {self.guessed}")
+        return "; ".join(notes) or None
 
 
 def decode(data: bytes, declared: str | None = None) -> Decoded | None:
@@ -98,9 +102,10 @@ def _decode(data: bytes, declared: str | None) -> Decoded | None:
             if text is not None and "\x1b" not in text and "\x0e" not in text:
                 return Decoded(text)
     text = _wide(data) if b"\x00" in data[:_SAMPLE] else None
-    for name in ("utf-8", declared):
-        if text is None and name is not None:
-            text = _strict(data, name)
+    if text is None:
+        text = _strict(data, "utf-8")
+    if text is None and declared is not None and (text := _strict(data, declared)) is not None:
+        return _misnamed(data, declared) or Decoded(text)
     if text is not None:
         return Decoded(text)
     if looks_binary(data):
@@ -124,9 +129,11 @@ def _in_charset(data: bytes, encoding: str, errors: str) -> str | None:
         name = codecs.lookup(_OTHER_NAMES.get(encoding.lower(), encoding)).name
         if name in _NO_CHARSETS:
             return None
-        return data.decode("cp1252" if name in _LATIN else _EXTENDED.get(name, name), errors)
+        text = data.decode("cp1252" if name in _LATIN else _EXTENDED.get(name, name), errors)
     except (LookupError, UnicodeError, ValueError):
         return None
+    # Its tones are characters of their own; everywhere else they are part of their letters.
+    return unicodedata.normalize("NFC", text) if name == "cp1258" else text
 
 
 def _repaired(data: bytes, encoding: str) -> Decoded:
@@ -177,13 +184,23 @@ def _damaged(data: bytes, encoding: str) -> Decoded | None:
 def _legacy(data: bytes) -> Decoded | None:
     sample = _sample(data)
     guess = codepages.guess(sample)
-    if guess is not None and (text := _strict(data, guess.codec)) is not None:
-        return Decoded(text, guessed=None if guess.is_certain else guess.codec)
+    if guess is not None and (text := _in_charset(data, guess.codec, "replace")) is not None:
+        return Decoded(text, text.count("\ufffd"), None if guess.is_certain else guess.codec)
     best = from_bytes(sample).best()
     for guessed in (best.encoding if best is not None else None, "cp1252"):
         if guessed is not None and (text := _strict(data, guessed)) is not None:
             return Decoded(text, guessed=guessed)
     return None
+
+
+def _misnamed(data: bytes, declared: str) -> Decoded | None:
+    """Programs name the encoding of their machine without asking what the text is in."""
+    name = _OTHER_NAMES.get(declared.lower(), declared)
+    name = codecs.lookup(name).name
+    claimed = "cp1252" if name in _LATIN else _EXTENDED.get(name, name)
+    meant = codepages.contradicts(_sample(data)[:_TELLING], claimed)
+    text = _strict(data, meant.codec) if meant is not None else None
+    return Decoded(text, guessed=meant.codec) if meant is not None and text is not None else None
 
 
 def _sample(data: bytes) -> bytes:
@@ -194,7 +211,7 @@ def _sample(data: bytes) -> bytes:
         if not line.isascii():
             telling.append(line)
             size += len(line)
-            if size > _SAMPLE:
+            if size > codepages.MAX_SAMPLE:
                 break
     return b"".join(telling)[: codepages.MAX_SAMPLE]
 

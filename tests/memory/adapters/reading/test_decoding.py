@@ -1,6 +1,7 @@
 """Bytes to text: marks, wide encodings without one, code pages, damage; and what is no text."""
 
 import random
+import unicodedata
 
 import pytest
 
@@ -21,10 +22,19 @@ JAPANESE = "これは日本語のテキストです。自転車の整備につ�
 CHINESE = "这是一个中文文档。自行车维修说明书,请仔细阅读。"
 TAIWANESE = "這是一個中文文檔。自行車維修說明書,請仔細閱讀。"
 HEADLINE = "第三四半期決算報告書の提出"
+ICELANDIC = "Hjólið er úr áli og þyngdin er ellefu kíló; ábyrgðin gildir í tvö ár hér á landi."
+BELARUSIAN = "Ровар каштуе дваццаць тысяч рублёў, гарантыя на раму дзейнічае дзесяць гадоў ўсюды."
+LITHUANIAN = (
+    "Šis dviratis kainuoja du tūkstančius eurų, o rėmui suteikiama dešimties metų garantija. Ačiū, kad pirkote čia."
+)
+LATVIAN = "Šis velosipēds maksā divus tūkstošus eiro, un rāmim ir desmit gadu garantija. Paldies, ka pērkat šeit, ķēdi!"
+VIETNAMESE = "Chiếc xe đạp này được bảo hành mười năm tại tất cả các cửa hàng của chúng tôi."
+ROMANIAN = "Bicicleta costă două mii de lei şi ţeava are garanţie; întrebaţi în magazin, vă rugăm."
+HEBREW_AND_NAMES = "הורדתי את Google Chrome ל־Windows אתמול, והקובץ לא נפתח."
 KOREAN = "이것은 한국어 문서입니다. 자전거 정비 설명서."
 
 
-@pytest.mark.parametrize("repeated", [1, 50])
+@pytest.mark.parametrize("repeated", [1, 10])
 @pytest.mark.parametrize(
     ("text", "encoding"),
     [
@@ -47,6 +57,19 @@ KOREAN = "이것은 한국어 문서입니다. 자전거 정비 설명서."
         *((KOREAN, encoding) for encoding in ("euc_kr", "iso2022_kr")),
         *((CHINESE.replace(",", "，"), encoding) for encoding in ("utf-16-le", "utf-16-be", "hz")),  # noqa: RUF001
         *((HEADLINE, encoding) for encoding in ("cp932", "utf-16-le")),
+        *((RUSSIAN, encoding) for encoding in ("mac_cyrillic", "cp855")),
+        *((UKRAINIAN, encoding) for encoding in ("mac_cyrillic", "cp1125")),
+        *((BELARUSIAN, encoding) for encoding in ("cp1251", "iso8859-5")),
+        *((GREEK, encoding) for encoding in ("cp737", "cp869")),
+        *((HEBREW, encoding) for encoding in ("iso8859-8", "cp862")),
+        (HEBREW_AND_NAMES, "cp1255"),
+        *((ARABIC, encoding) for encoding in ("iso8859-6", "cp720")),
+        *((ICELANDIC, encoding) for encoding in ("cp1252", "cp850", "cp861")),
+        *((text, encoding) for text in (LITHUANIAN, LATVIAN) for encoding in ("cp1257", "iso8859-13", "cp775")),
+        (TURKISH, "cp857"),
+        *((ROMANIAN, encoding) for encoding in ("cp1250", "iso8859-2")),
+        ("東京都千代田区霞が関", "euc_jp"),
+        (HEADLINE, "euc_jp"),
         ("El niño comió piñas mañana.", "mac_roman"),
         ("Съешь же ещё этих мягких булок.", "mac_cyrillic"),
         ("Le cœur de l'œuvre, sa sœur et les œufs du bœuf.", "iso8859-15"),
@@ -84,6 +107,49 @@ def test_a_long_line_of_wide_letters_is_told_by_its_beginning() -> None:
     decoded = decode(whole.encode("gb18030"))
     assert decoded is not None
     assert decoded.text == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "broken"),
+    [
+        (RUSSIAN, "cp1251", b"\x98"),
+        (JAPANESE, "euc_jp", b"\xff"),
+        (JAPANESE, "cp932", b"\x98"),
+        (CHINESE, "gb18030", b"\xff"),
+        (KOREAN, "euc_kr", b"\xff\xff\xff"),
+        (GREEK, "cp1253", b"\xd2"),
+    ],
+)
+def test_a_broken_place_of_a_code_page_is_told(text: str, encoding: str, broken: bytes) -> None:
+    data = (text * 5).encode(encoding)
+    decoded = decode(data + broken + b"\n" + data)
+    assert decoded is not None
+    first, _, rest = decoded.text.partition("\n")
+    assert (first.rstrip("\ufffd"), rest) == (text * 5, text * 5) or first.startswith(text * 4)
+    assert decoded.damaged == decoded.text.count("\ufffd") > 0
+    assert "could not be decoded" in (decoded.note or "")
+
+
+def test_tones_are_part_of_their_letters() -> None:
+    tones = {"\u0300", "\u0301", "\u0303", "\u0309", "\u0323"}
+    parts = (unicodedata.normalize("NFD", letter) for letter in VIETNAMESE)
+    split = "".join(
+        unicodedata.normalize("NFC", "".join(c for c in part if c not in tones))
+        + "".join(c for c in part if c in tones)
+        for part in parts
+    )
+    for declared in (None, "windows-1258"):
+        decoded = decode(split.encode("cp1258"), declared)
+        assert decoded is not None
+        assert decoded.text == VIETNAMESE
+
+
+@pytest.mark.parametrize(("declared", "used"), [("iso-8859-1", "cp1251"), ("windows-1252", "koi8-r")])
+def test_a_sender_who_is_surely_wrong_is_not_believed(declared: str, used: str) -> None:
+    decoded = decode(RUSSIAN.encode(used), declared)
+    assert decoded is not None
+    assert decoded.text == RUSSIAN
+    assert decoded.note == f"its encoding is not certain; it was read as {used}"
 
 
 def test_a_broken_place_leaves_the_declared_encoding_in_force() -> None:
