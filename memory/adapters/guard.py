@@ -102,6 +102,8 @@ class Guard:
                 raise RejectedFile("it fills the disk when it is read")
             if ended["code"] == -signal.SIGXCPU:
                 raise RejectedFile(f"reading it took more than {limits.cpu_seconds} seconds of computing")
+            if ended["code"] == -signal.SIGKILL:
+                raise RejectedFile("the system ended its reader: it needs more memory or computing than there is")
             result.seek(0)
             verdict = result.read(1)
             if ended["code"] == 0 and verdict == forkserver.REFUSED:

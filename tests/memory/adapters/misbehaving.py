@@ -60,6 +60,12 @@ def _crash(*_: object) -> bytes:
     return b"still here"
 
 
+def _fall(*_: object) -> bytes:
+    """As where the memory of the machine runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return b"still here"
+
+
 def _leave(*_: object) -> bytes:
     os._exit(0)
 
@@ -214,6 +220,7 @@ _ACTIONS: dict[str, Callable[..., bytes | Iterator[bytes]]] = {
     "hoard": _hoard,
     "abort": _abort,
     "crash": _crash,
+    "fall": _fall,
     "leave": _leave,
     "flood": _flood,
     "refuse": _refuse,

@@ -101,6 +101,7 @@ def test_a_child_gets_the_file_and_the_request(guard: Guard, path: Path) -> None
         ("hoard", LIMITS, "more memory"),
         ("abort", LIMITS, "broke its reader"),
         ("crash", LIMITS, "broke its reader"),
+        ("fall", LIMITS, "more memory or computing than there is"),
         ("leave", LIMITS, "broke its reader"),
         ("flood", LIMITS, "broke its reader"),
         ("recurse", LIMITS, "nested too deeply"),
