@@ -1,18 +1,34 @@
 """`python -m api`: serves the API until it is told to stop."""
 
+import asyncio
 import socket
+from typing import Any
 
 import structlog
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from api import heap
 from api.app import create_app
 from memory.logs import configure_logging
 from memory.settings import Settings
 
 _BACKLOG = 2048
+# By default asyncio takes 256 KB at once, which with hundreds that send is most of what the API holds.
+_READ_BYTES = 64 * 1024
+
+
+class Connection(H11Protocol):
+    """Reads in small pieces; a client that sends more than is asked for waits."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        reading: Any = transport
+        reading.max_size = _READ_BYTES
+        super().connection_made(transport)
 
 
 def main() -> None:
+    heap.bound_arenas()
     settings = Settings()
     configure_logging(settings)
     listener = _listen(settings.api_host, settings.api_port)
@@ -21,6 +37,7 @@ def main() -> None:
     structlog.stdlib.get_logger(__name__).info("serving", url=settings.api_url)
     config = uvicorn.Config(
         create_app(settings),
+        http=Connection,
         ws="none",
         access_log=False,
         log_config=None,

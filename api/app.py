@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import anyio
 from anyio import to_thread
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -82,7 +83,10 @@ def _lifespan(settings: Settings, given: Services | None) -> Callable[[FastAPI],
         app.state.services = services
         app.state.workflows = WorkflowClient(settings.temporal_address or _LOCAL_TEMPORAL, settings.temporal_namespace)
         try:
-            yield
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(app.state.room.tidy)
+                yield
+                tasks.cancel_scope.cancel()
         finally:
             await app.state.limiter.close()
             if given is None:

@@ -11,15 +11,18 @@ import anyio
 from anyio import to_thread
 from fastapi import Request
 
+from api import heap
 from memory.errors import SlowRequest, Unavailable
 
 # A file up to here never touches the disk.
-_HELD_BYTES = 128 * 1024
+_HELD_BYTES = 64 * 1024
 _STALLED_SECONDS = 60.0
 # Of at most 10 MiB each.
 ON_DISK_AT_ONCE = 256
 # Each holds up to two parts of a larger file in memory.
-_STORED_AT_ONCE = 6
+_STORED_AT_ONCE = 3
+_WRITTEN_AT_ONCE = 8
+_TIDIED_EVERY_SECONDS = 2.0
 
 
 class Room:
@@ -29,11 +32,22 @@ class Room:
         self._folder = folder
         self.on_disk = anyio.Semaphore(ON_DISK_AT_ONCE)
         self.being_stored = anyio.Semaphore(_STORED_AT_ONCE)
+        self.writers = anyio.CapacityLimiter(_WRITTEN_AT_ONCE)
+        self.closed = 0
 
     def file(self) -> BinaryIO:
         """A file without a name: it is gone with the process, however that ends."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=self._folder)
+
+    async def tidy(self) -> None:
+        """Gives back the memory that files took, until it is cancelled."""
+        tidied_at = 0
+        while True:
+            await anyio.sleep(_TIDIED_EVERY_SECONDS)
+            if self.closed != tidied_at:
+                tidied_at = self.closed
+                await to_thread.run_sync(heap.give_back)
 
 
 class Arriving:
@@ -58,9 +72,10 @@ class Arriving:
         if self.is_over:
             self.close()
             return
-        self._held += data
-        if len(self._held) >= _HELD_BYTES:
-            await self._to_disk()
+        if len(self._held) + len(data) < _HELD_BYTES:
+            self._held += data
+        else:
+            await self._to_disk(data)
 
     @asynccontextmanager
     async def whole(self) -> AsyncIterator[BinaryIO]:
@@ -69,7 +84,7 @@ class Arriving:
             if not self._has_room:
                 yield io.BytesIO(self._held)
                 return
-            disk = await self._to_disk()
+            disk = await self._to_disk(b"")
             disk.seek(0)
             async with self._room.being_stored:
                 yield disk
@@ -83,21 +98,23 @@ class Arriving:
             disk.close()
         if self._has_room:
             self._has_room = False
+            self._room.closed += 1
             self._room.on_disk.release()
 
-    async def _to_disk(self) -> BinaryIO:
+    async def _to_disk(self, data: bytes) -> BinaryIO:
         if not self._has_room:
             await self._room.on_disk.acquire()
             self._has_room = True
         held, self._held = self._held, bytearray()
         try:
-            return await to_thread.run_sync(self._write, held)
+            return await to_thread.run_sync(self._write, held, data, limiter=self._room.writers)
         except OSError as error:
             raise Unavailable("there is no room for files that arrive; try again later") from error
 
-    def _write(self, held: bytearray) -> BinaryIO:
+    def _write(self, held: bytearray, data: bytes) -> BinaryIO:
         disk = self._disk = self._disk or self._room.file()
         disk.write(held)
+        disk.write(data)
         disk.flush()
         return disk
 

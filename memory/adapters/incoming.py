@@ -29,7 +29,8 @@ class Incoming:
 
     def after(self, first: bytes) -> Iterator[bytes]:
         """`first`, then the rest. Raises TooLarge, which makes the store give up what it has so far."""
-        yield first
+        if first:
+            yield first
         while block := self._read():
             yield block
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1024 * 1024
 # S3's smallest part; what is smaller goes in one request.
 _S3_PART_BYTES = 5 * 1024 * 1024
-_PARTS_AT_ONCE = 2
+# The next one is read meanwhile: a larger file takes the memory of two.
+_PARTS_AT_ONCE = 1
 _PAGE = 1000
 _KEY = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._~=-]+(?:/[A-Za-z0-9._~=-]+)+", re.ASCII)
 _LONGEST_KEY = 512
@@ -53,16 +54,18 @@ class _Objects(ObjectStore):
     def put(self, key: str, source: BinaryIO, *, max_bytes: int) -> StoredObject:
         """Streams `source` in; it is there whole or not at all. Raises TooLarge, Unavailable, Misconfigured."""
         path = checked_key(key)
-        is_at_hand = source.seekable()
-        if is_at_hand and left(source) > max_bytes:
+        size = left(source) if source.seekable() else None
+        if size is not None and size > max_bytes:
             raise over(max_bytes)
         incoming = Incoming(source, max_bytes)
-        first = incoming.up_to(self._part_bytes)
+        is_large = size is not None and size >= self._part_bytes
+        # Of what is known to be large nothing is held beyond the part that is sent.
+        first = b"" if is_large else incoming.up_to(self._part_bytes)
         with self._trouble(missing=Misconfigured("the bucket named by S3_BUCKET does not exist")):
-            if len(first) < self._part_bytes:
-                obstore.put(self._store, path, first, use_multipart=False)
+            if is_large or len(first) >= self._part_bytes:
+                self._put_in_parts(path, incoming.after(first), is_at_hand=size is not None)
             else:
-                self._put_in_parts(path, incoming.after(first), is_at_hand=is_at_hand)
+                obstore.put(self._store, path, first, use_multipart=False)
         return incoming.stored()
 
     def get(self, key: str) -> bytes:

@@ -270,7 +270,7 @@ def test_memory_does_not_grow_with_what_is_sent(app: FastAPI, tenant: Tenant) ->
     answers, peak = anyio.run(run)
 
     assert [answer.json()["queued"] for answer in answers] == [2] * 12
-    # Of 240 MB: what six that are being stored hold of one part, and what arrives meanwhile.
+    # Of 240 MB: what three that are being stored hold of one part, and what arrives meanwhile.
     assert peak < 80 * 1024 * 1024
 
 
