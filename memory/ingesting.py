@@ -18,7 +18,7 @@ from memory.members import Members
 from memory.perceiving import Perceiving
 from memory.ports import Document, FileReader, ObjectStore, Senses, Vectors
 from memory.statistics import Statistics
-from memory.store import batches, changes, collections, files, ingesting, memories
+from memory.store import batches, changes, collections, contents, files, ingesting, memories
 from memory.store.database import Database
 from memory.store.ingesting import FileToRead, FileToStore
 from memory.store.memories import NewMemory
@@ -78,7 +78,7 @@ class Ingesting:
         """
         with self._database.transaction(tenant_id) as session:
             claimed = ingesting.claim(session, file_id)
-            twin = None if claimed is None or claimed.force else ingesting.stored_twin(session, file_id)
+            twin = None if claimed is None or claimed.force else contents.stored_twin(session, file_id)
             gone = [] if twin is None else ingesting.end_as_duplicate(session, file_id, twin)
         remove_objects(self._objects, gone)
         if claimed is None or twin is not None:
@@ -200,7 +200,7 @@ class Ingesting:
             twin = None
             if not file.options.force:
                 ingesting.hold_content(session, file)
-                twin = ingesting.stored_twin(session, file.id)
+                twin = contents.stored_twin(session, file.id)
             if twin is not None:
                 duplicate = ingesting.end_as_duplicate(session, file.id, twin)
             elif ingesting.hold_pending(session, file.id):

@@ -10,8 +10,38 @@ from memory.store.batches import PENDING
 from memory.store.collections import CURRENT
 
 
+def _whole(file: str, collection_id: str, tag: str) -> str:
+    """That all that was ever made of a file is shown in the collection under the tag."""
+    return f"""
+        {file}.status = 'done' and {file}.chunks > 0 and {file}.chunks = (
+            select count(*)
+            from memory_files mf join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
+            where mf.tenant_id = {file}.tenant_id and mf.file_id = {file}.id
+              and m.collection_id = {collection_id} and m.container_tag is not distinct from {tag} and {CURRENT}
+        )
+    """
+
+
+def stored_twin(session: Session, file_id: UUID) -> UUID | None:
+    """A file with the same content, of which all memories are shown in the same collection under the same tag."""
+    found: UUID | None = session.execute(
+        text(
+            f"""
+            select twin.id
+            from files f
+            join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
+            join files twin on twin.sha256 = f.sha256 and twin.id <> f.id
+            where f.id = :file_id and {_whole("twin", "b.collection_id", "b.container_tag")}
+            order by twin.created_at, twin.id limit 1
+            """
+        ),
+        {"file_id": file_id},
+    ).scalar_one_or_none()
+    return found
+
+
 def missing(session: Session, collection_id: UUID | None, asked: ContentsAsked) -> MissingContents:
-    """What is neither stored nor being worked on under the same tag of the collection; without one, everything."""
+    """What is neither stored whole nor being worked on under the same tag of the collection; without one, everything."""
     wanted = dict.fromkeys(asked.sha256)
     if collection_id is None or not wanted:
         return MissingContents(missing=list(wanted), pending=[])
@@ -22,10 +52,7 @@ def missing(session: Session, collection_id: UUID | None, asked: ContentsAsked) 
             from unnest(cast(:wanted as bytea[])) as wanted (sha256)
             cross join lateral (
                 select null::uuid as batch_id from files f
-                join memory_files mf on mf.tenant_id = f.tenant_id and mf.file_id = f.id
-                join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
-                where f.sha256 = wanted.sha256 and f.status = 'done' and f.chunks > 0
-                  and m.collection_id = :collection_id and m.container_tag is not distinct from :tag and {CURRENT}
+                where f.sha256 = wanted.sha256 and {_whole("f", ":collection_id", ":tag")}
                 union all
                 select b.id from files f
                 join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id

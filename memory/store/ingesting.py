@@ -11,7 +11,6 @@ from sqlmodel import Session
 from memory.drop_schemas import DropOptions
 from memory.schemas import Author
 from memory.store.batches import CANCELLED, PENDING
-from memory.store.collections import CURRENT
 
 
 @dataclass(frozen=True)
@@ -162,28 +161,6 @@ def hold_content(session: Session, file: FileToStore) -> None:
     """Keeps every other file with this content, collection and tag waiting until the transaction ends."""
     content = f"content {file.collection_id} {file.content} {file.options.container_tag or ''}"
     session.execute(text("select pg_advisory_xact_lock(hashtextextended(:content, 0))"), {"content": content})
-
-
-def stored_twin(session: Session, file_id: UUID) -> UUID | None:
-    """A file with the same content, of which memories are shown in the same collection under the same tag."""
-    found: UUID | None = session.execute(
-        text(
-            f"""
-            select twin.id
-            from files f
-            join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
-            join files twin on twin.sha256 = f.sha256 and twin.status = 'done' and twin.chunks > 0 and twin.id <> f.id
-            where f.id = :file_id and exists (
-                select from memory_files mf join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
-                where mf.file_id = twin.id and m.collection_id = b.collection_id
-                  and m.container_tag is not distinct from b.container_tag and {CURRENT}
-            )
-            order by twin.created_at, twin.id limit 1
-            """
-        ),
-        {"file_id": file_id},
-    ).scalar_one_or_none()
-    return found
 
 
 def end_as_duplicate(session: Session, file_id: UUID, twin: UUID) -> list[str]:

@@ -1,5 +1,6 @@
 """The same bytes in the same collection under the same tag are remembered once, unless they are forced."""
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -8,14 +9,14 @@ from typing import Any
 import pytest
 
 from memory.agents import GrantWanted, KeyCreate
-from memory.drop_schemas import BatchFile, DropOptions
+from memory.drop_schemas import BatchFile, ContentsAsked, DropOptions
 from memory.errors import RejectedFile
 from memory.ports import Document
 from memory.schemas import Caller
 from memory.services import Services
 from memory.store import ingesting as store
 from tests.memory.conftest import Making, Tenant
-from tests.memory.dropping import ScriptedReader, incoming, memories_of, objects_of, paragraphs, work
+from tests.memory.dropping import BEES, ScriptedReader, incoming, memories_of, objects_of, paragraphs, work
 
 
 @pytest.fixture
@@ -98,6 +99,31 @@ def test_a_file_of_which_nothing_is_remembered_any_more_is_no_duplicate_of(house
     (file,) = drop(house, caller)
 
     assert {one.status for one in (deleted, archived, moved, file)} == {"done"}
+
+
+@pytest.mark.parametrize("lost", ["deleted", "archived", "moved"])
+def test_a_file_of_which_a_part_is_no_longer_remembered_is_no_duplicate_of(
+    make: Making, tenant: Tenant, lost: str
+) -> None:
+    house = make(ScriptedReader(paragraphs("one " * 300, "two " * 300)))
+    caller, asked = tenant.caller, ContentsAsked(sha256=[hashlib.sha256(BEES).hexdigest()])
+    (whole,) = drop(house, caller)
+    assert len(whole.memory_ids) == whole.chunks > 1
+    assert house.drops.missing(caller, "garden", asked).missing == []
+    if lost == "deleted":
+        house.memories.delete(caller, "garden", whole.memory_ids[0])
+    elif lost == "archived":
+        house.fates.archive(caller, "garden", whole.memory_ids[0], archived=True)
+    else:
+        house.fates.move(caller, "garden", whole.memory_ids[0], "attic")
+
+    assert house.drops.missing(caller, "garden", asked).missing == asked.sha256
+    (again,) = drop(house, caller)
+    (once_more,) = drop(house, caller)
+
+    assert (again.status, again.chunks) == ("done", whole.chunks)
+    assert not set(again.memory_ids) & set(whole.memory_ids)
+    assert (once_more.status, once_more.memory_ids) == ("duplicate", again.memory_ids)
 
 
 def test_a_file_that_failed_is_no_duplicate_of(make: Making, tenant: Tenant) -> None:
