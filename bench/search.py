@@ -62,12 +62,9 @@ class ByHand:
 
     def __init__(self, services: Services, database_url: str) -> None:
         self._search = Search(
-            services.database,
-            services.grants,
-            Embedding(services.database, services.embedder),
-            services.objects,
-            services.statistics,
+            services.database, Embedding(services.database, services.embedder), services.objects, services.statistics
         )
+        self._collections = services.collections
         # As the product connects: with fewer entries of an index looked at, the same statements would find less.
         self._connection = psycopg.connect(database_url, options=OPTIONS)
         register_vector(self._connection)
@@ -75,9 +72,10 @@ class ByHand:
 
     def statements(self, caller: Caller, collection: str, query: str, limit: int) -> Statements:
         """What the product sends in the transaction of this search, its tenant included, seen by running it once."""
+        # What finds the collection is not among them: the API asks for that together with the key.
+        among = [self._collections.get(caller, collection).id]
         with _recorded() as seen:
-            self._search.search(caller, collection, SearchRequest(query=query, limit=limit))
-        # Before it comes one that finds the collection, which the API asks for together with the key.
+            self._search.search(caller, among, SearchRequest(query=query, limit=limit))
         begins = [place for place, (statement, _) in enumerate(seen) if "set_config('app.tenant'" in statement]
         return seen[begins[-1] :]
 

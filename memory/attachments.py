@@ -17,7 +17,7 @@ from memory.ports import ObjectStore, Vectors
 from memory.schemas import MAX_TEXT_CHARACTERS, Caller, Memory
 from memory.statistics import Statistics
 from memory.store import changes, drops, files, memories
-from memory.store.database import Database
+from memory.store.database import Database, Session
 from memory.store.memories import NewMemory
 
 MOST_FILES = 20
@@ -65,18 +65,7 @@ class Attachments:
             if batch_id is None:
                 drops.insert_files(session, caller.tenant_id, every, batch_id=None, status="done")
             else:
-                drops.insert_batch(
-                    session,
-                    caller.tenant_id,
-                    batch_id,
-                    collection_id=collection_id,
-                    collection=collection,
-                    # Whatever else has the same bytes, each memory says its own.
-                    options=wanted.model_copy(update={"force": True}),
-                    author=author(caller),
-                    files=every,
-                    source=UPLOADED,
-                )
+                _open_batch(session, caller, batch_id, collection_id, collection, wanted, every)
             rows = [_memory(wanted, group, vector) for group, vector in zip(sent, vectors, strict=True)]
             memories.insert(
                 session,
@@ -118,9 +107,7 @@ class Attachments:
             quotas.room_for_files(session, caller, sum(file.size for file in sent))
             drops.insert_files(session, caller.tenant_id, sent, batch_id=None, status="done")
             files.carry(session, caller.tenant_id, memory_id, [file.id for file in sent])
-            memories.update(session, memory_id, {}, says_something_new=False, now=after_last_change(memory))
-            after = memories.find_many(session, [memory_id])[0]
-            changes.record(session, caller, "memory.attach", f"memory {memory_id}", [collection_id])
+            after = _changed(session, caller, collection_id, memory, "memory.attach")
         return linked(after, self._objects)
 
     def detach(
@@ -143,11 +130,39 @@ class Attachments:
             if not taken:
                 raise NotFound(f"the memory has no file with the index {index}")
             keys = files.release(session, taken)
-            memories.update(session, memory_id, {}, says_something_new=False, now=after_last_change(memory))
-            after = memories.find_many(session, [memory_id])[0]
-            changes.record(session, caller, "memory.detach", f"memory {memory_id}", [collection_id])
+            after = _changed(session, caller, collection_id, memory, "memory.detach")
         remove_objects(self._objects, keys)
         return linked(after, self._objects)
+
+
+def _open_batch(
+    session: Session,
+    caller: Caller,
+    batch_id: UUID,
+    collection_id: UUID,
+    collection: str,
+    wanted: UploadOptions,
+    sent: Sequence[StoredFile],
+) -> None:
+    drops.insert_batch(
+        session,
+        caller.tenant_id,
+        batch_id,
+        collection_id=collection_id,
+        collection=collection,
+        # Whatever else has the same bytes, each memory says its own.
+        options=wanted.model_copy(update={"force": True}),
+        author=author(caller),
+        files=sent,
+        source=UPLOADED,
+    )
+
+
+def _changed(session: Session, caller: Caller, collection_id: UUID, memory: Memory, action: str) -> Memory:
+    """The held memory with the files that it carries now, in its next version."""
+    memories.update(session, memory.id, {}, says_something_new=False, now=after_last_change(memory))
+    changes.record(session, caller, action, f"memory {memory.id}", [collection_id])
+    return memories.find_many(session, [memory.id])[0]
 
 
 def _text(wanted: UploadOptions, group: Sequence[StoredFile]) -> str:

@@ -32,9 +32,7 @@ _results = TypeAdapter(list[SearchHit])
 class Searching(Protocol):
     """Search without a cache."""
 
-    def search(
-        self, caller: Caller, collection: str | None, wanted: SearchRequest, *, among: Sequence[UUID] | None = None
-    ) -> SearchResponse: ...
+    def search(self, caller: Caller, among: Sequence[UUID], wanted: SearchRequest) -> SearchResponse: ...
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,8 @@ class Asked:
     """A question that has been looked up. `kept`: the answer, where there is one already; `key`: where it is kept."""
 
     caller: Caller
-    collection: str | None
-    wanted: SearchRequest
     among: Sequence[UUID]
+    wanted: SearchRequest
     key: str | None
     kept: Kept | None
 
@@ -99,7 +96,8 @@ class CachedSearch:
         self._cache = cache
 
     def search(self, caller: Caller, collection: str | None, wanted: SearchRequest) -> SearchResponse:
-        """As `Search.search`, with the links to files made anew. Raises Forbidden, Unavailable."""
+        """The best memories of one collection, or of all with None, with links to files made anew. An unknown one is
+        empty. Raises Forbidden, Unavailable."""
         states = answers.states(self._database, caller.tenant_id, collection)
         asked = self.look(caller, collection, wanted, states)
         return self.answer(asked) if asked.kept is None else asked.kept.response()
@@ -116,11 +114,11 @@ class CachedSearch:
         kept = None
         if found is not None:
             kept = Kept(*found, self._link, round((time.perf_counter() - started) * 1000, 3))
-        return Asked(caller, collection, wanted, [state.collection_id for state in states], key, kept)
+        return Asked(caller, [state.collection_id for state in states], wanted, key, kept)
 
     def answer(self, asked: Asked) -> SearchResponse:
         """Searches, and keeps what was found. Raises Unavailable."""
-        answer = self._search.search(asked.caller, asked.collection, asked.wanted, among=asked.among)
+        answer = self._search.search(asked.caller, asked.among, asked.wanted)
         if asked.key is not None and not answer.degraded:
             self._cache.put(asked.key, _packed(answer.results), seconds=KEEP_SECONDS)
         return answer

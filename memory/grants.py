@@ -65,10 +65,6 @@ class Reach:
             raise Forbidden(f"this key may not write to the collection {name!r}")
         return found
 
-    def all_readable(self, session: Session) -> list[UUID]:
-        """Every collection that the caller may read."""
-        return [found for found in collections.all_ids(session) if self.can_read(found)]
-
 
 class Grants:
     """Who may use a restricted collection, and who decides that."""

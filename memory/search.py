@@ -12,7 +12,6 @@ from uuid import UUID
 from memory import ranking
 from memory.embedding import Embedding
 from memory.errors import Unavailable
-from memory.grants import Grants
 from memory.memories import linked
 from memory.ports import ObjectStore, Vectors
 from memory.ranking import Mode, Scored
@@ -33,38 +32,21 @@ _MOST_PHRASES = 20
 
 
 class Search:
-    """Hybrid, vector and text search over one collection or all."""
+    """Hybrid, vector and text search over any number of collections."""
 
-    def __init__(
-        self,
-        database: Database,
-        grants: Grants,
-        embedding: Embedding,
-        objects: ObjectStore,
-        statistics: Statistics,
-    ) -> None:
+    def __init__(self, database: Database, embedding: Embedding, objects: ObjectStore, statistics: Statistics) -> None:
         self._database = database
-        self._grants = grants
         self._embedding = embedding
         self._objects = objects
         self._statistics = statistics
         self._room = threading.BoundedSemaphore(_AT_ONCE)
 
-    def search(
-        self,
-        caller: Caller,
-        collection: str | None,
-        wanted: SearchRequest,
-        *,
-        among: Sequence[UUID] | None = None,
-    ) -> SearchResponse:
-        """The best `limit` current memories; `collection` None searches all. An unknown collection is empty.
+    def search(self, caller: Caller, among: Sequence[UUID], wanted: SearchRequest) -> SearchResponse:
+        """The best `limit` current memories of the collections `among` which to look.
 
-        `among`: the collections' ids, from who has just looked them up and seen that the caller may read them. Raises
-        Forbidden, and Unavailable when mode is `vector` and the embedder does not answer; hybrid falls back to text.
+        Their ids come from who has just looked them up and seen that the caller may read them. Raises Unavailable when
+        mode is `vector` and the embedder does not answer; hybrid falls back to text.
         """
-        if among is None:
-            among = self._readable(caller, collection)
         started = time.perf_counter()
         vector = self._embedded(wanted)
         mode: Mode = "text" if vector is None else wanted.mode
@@ -89,14 +71,6 @@ class Search:
         # No language model is asked yet: whoever wants its help gets the plain search, and better once there is one.
         degraded = mode != wanted.mode or wanted.rewrite or wanted.rerank
         return answer.as_degraded() if degraded else answer
-
-    def _readable(self, caller: Caller, collection: str | None) -> list[UUID]:
-        reach = self._grants.reach(caller)
-        with self._database.transaction(caller.tenant_id) as session:
-            if collection is None:
-                return reach.all_readable(session)
-            found = reach.readable(session, collection)
-        return [] if found is None else [found]
 
     def _embedded(self, wanted: SearchRequest) -> Vectors | None:
         if wanted.mode == "text":

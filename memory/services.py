@@ -82,9 +82,7 @@ class Services:
 
 
 def build(settings: Settings, *, reader: FileReader | None = None, senses: Senses | None = None) -> Services:
-    """Services for one process; nothing is connected yet. With a `reader` and `senses` it is a worker's. Raises
-    Misconfigured.
-    """
+    """Services for one process; nothing is connected yet. With a `reader` it is a worker's. Raises Misconfigured."""
     database = Database(_required(settings.database_url, "DATABASE_URL"))
     # One thread more than cores keeps a query's latency low while bulk work runs; a worker answers nobody.
     embedder = _embedder(settings, threads=(os.cpu_count() or 1) + (reader is None))
@@ -96,17 +94,11 @@ def build(settings: Settings, *, reader: FileReader | None = None, senses: Sense
     drops = Drops(database, grants, intake)
     statistics = Statistics(database)
     cache = _cache(settings)
-    search = Search(database, grants, embedding, objects, statistics)
+    search = Search(database, embedding, objects, statistics)
     return Services(
         settings=settings,
         database=database,
-        accounts=Accounts(
-            database,
-            key_use,
-            _secret_for(settings, b"addresses in the audit log"),
-            settings.admin_emails,
-            settings.rate_limit_per_minute,
-        ),
+        accounts=_accounts(settings, database, key_use),
         key_use=key_use,
         idempotency=Idempotency(database, FernetSealer()),
         grants=grants,
@@ -165,6 +157,16 @@ def _embedder(settings: Settings, *, threads: int) -> Embedder:
         base_url=settings.embedding_base_url,
         model=settings.embedding_model,
         api_key=settings.embedding_api_key,
+    )
+
+
+def _accounts(settings: Settings, database: Database, key_use: KeyUse) -> Accounts:
+    return Accounts(
+        database,
+        key_use,
+        _secret_for(settings, b"addresses in the audit log"),
+        settings.admin_emails,
+        settings.rate_limit_per_minute,
     )
 
 

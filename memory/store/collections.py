@@ -80,10 +80,6 @@ def keep_by_id(session: Session, collection_id: UUID) -> str | None:
     return kept
 
 
-def all_ids(session: Session) -> list[UUID]:
-    return list(session.execute(text("select id from collections")).scalars())
-
-
 def insert(
     session: Session, tenant_id: UUID, name: str, *, description: str | None = None, metadata: dict[str, Any]
 ) -> bool:

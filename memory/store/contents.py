@@ -41,7 +41,7 @@ def stored_twin(session: Session, file_id: UUID) -> UUID | None:
 
 
 def missing(session: Session, collection_id: UUID | None, asked: ContentsAsked) -> MissingContents:
-    """What is neither stored whole nor being worked on under the same tag of the collection; without one, everything."""
+    """What is neither stored whole nor worked on under the same tag of the collection; without one, everything."""
     wanted = dict.fromkeys(asked.sha256)
     if collection_id is None or not wanted:
         return MissingContents(missing=list(wanted), pending=[])

@@ -58,7 +58,7 @@ class SlowEmbedder(Embedder):
 def test_sixty_slow_calls_keep_nobody_else_waiting(settings: Settings, services: Services, tenant: Tenant) -> None:
     embedder = SlowEmbedder(services.embedder)
     embedding = Embedding(services.database, embedder)
-    searching = Search(services.database, services.grants, embedding, services.objects, services.statistics)
+    searching = Search(services.database, embedding, services.objects, services.statistics)
     cached = CachedSearch(
         searching, database=services.database, grants=services.grants, objects=services.objects, cache=LocalCache()
     )

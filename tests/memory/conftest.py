@@ -48,7 +48,7 @@ def house(services: Services, words: WordEmbedder) -> Services:
         memories=Memories(services.database, services.grants, embedding, services.objects, services.statistics),
         fates=Fates(services.database, services.grants, embedding, services.objects, services.statistics),
         search=CachedSearch(
-            Search(services.database, services.grants, embedding, services.objects, services.statistics),
+            Search(services.database, embedding, services.objects, services.statistics),
             database=services.database,
             grants=services.grants,
             objects=services.objects,

@@ -41,7 +41,7 @@ def two_processes(house: Services, settings: Settings, make_cache: Callable[[], 
 def plain_search(house: Services) -> Search:
     """Search as it is behind every cache."""
     embedding = Embedding(house.database, house.embedder)
-    return Search(house.database, house.grants, embedding, house.objects, house.statistics)
+    return Search(house.database, embedding, house.objects, house.statistics)
 
 
 def ask(query: str = "tea", **more: object) -> SearchRequest:

@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from memory.adapters.local_cache import LocalCache
+from memory.cache import CachedSearch
 from memory.embedding import Embedding
 from memory.errors import AppError, NotFound, Unavailable
 from memory.grants import Grants
@@ -286,7 +288,13 @@ def narrow(database: DatabaseUrls, house: Services, monkeypatch: pytest.MonkeyPa
             "database": only,
             "accounts": type(house.accounts)(only, house.key_use, b"salt"),
             "memories": Memories(only, Grants(only), embedding, house.objects, statistics),
-            "search": Search(only, Grants(only), embedding, house.objects, statistics),
+            "search": CachedSearch(
+                Search(only, embedding, house.objects, statistics),
+                database=only,
+                grants=Grants(only),
+                objects=house.objects,
+                cache=LocalCache(),
+            ),
         }
     )
     only.close()

@@ -365,6 +365,6 @@ def test_a_large_collection_that_nobody_counted_is_counted_once_it_is_searched(
     house: Services, tenant: Tenant, background: Statistics, notes: UUID, as_owner: Connection
 ) -> None:
     _fill(as_owner, tenant, notes, _LARGE)
-    search = Search(house.database, house.grants, Embedding(house.database, house.embedder), house.objects, background)
-    assert len(search.search(tenant.caller, None, SearchRequest(query="common", mode="text")).results) == 5
+    search = Search(house.database, Embedding(house.database, house.embedder), house.objects, background)
+    assert len(search.search(tenant.caller, [notes], SearchRequest(query="common", mode="text")).results) == 5
     _until(lambda: _kept(as_owner, notes) is not None)

@@ -43,6 +43,7 @@ class Large:
     search: Search
     services: Services
     caller: Caller
+    collection_id: UUID
     is_indexed: bool = False
     sent: list[Statement] = field(default_factory=list)
     scanned: dict[str, int] = field(default_factory=dict)
@@ -81,9 +82,10 @@ def filled(urls: DatabaseUrls, settings: Settings) -> Iterator[Large]:
         )
         statistics.refresh(session, made.tenant_id, collection_id, ROWS)
     found = Large(
-        Search(services.database, services.grants, embedding, services.objects, services.statistics),
+        Search(services.database, embedding, services.objects, services.statistics),
         services,
         caller,
+        collection_id,
     )
     engine = services.database._engine
 
@@ -198,25 +200,24 @@ _SEARCHES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
 @pytest.mark.parametrize("name", _SEARCHES)
 def test_no_table_is_read_from_end_to_end(large: Large, name: str, mode: str) -> None:
-    for collection in ("large", None):
-        large.sent.clear()
-        large.scanned.clear()
-        wanted = SearchRequest.model_validate(
-            {"query": f"{_WORDS[3]} {_WORDS[200]}", "mode": mode, "min_score": 0, **_SEARCHES[name]}
-        )
-        found = large.search.search(large.caller, collection, wanted)
-        # What was really read, inside functions, too.
-        assert large.scanned == dict.fromkeys(_TABLES, 0)
-        assert bool(found.results) == (name != "nothing fits") or mode == "text"
-        for statement, values in list(large.sent):
-            assert _read_whole(large, statement, values) == set(), statement
+    large.sent.clear()
+    large.scanned.clear()
+    wanted = SearchRequest.model_validate(
+        {"query": f"{_WORDS[3]} {_WORDS[200]}", "mode": mode, "min_score": 0, **_SEARCHES[name]}
+    )
+    found = large.search.search(large.caller, [large.collection_id], wanted)
+    # What was really read, inside functions, too.
+    assert large.scanned == dict.fromkeys(_TABLES, 0)
+    assert bool(found.results) == (name != "nothing fits") or mode == "text"
+    for statement, values in list(large.sent):
+        assert _read_whole(large, statement, values) == set(), statement
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1_200)
 def test_nearest_vectors_come_from_their_index_once_there_is_one(large: Large) -> None:
     large.sent.clear()
-    large.search.search(large.caller, "large", SearchRequest(query=_COMMON_QUERY, min_score=0))
+    large.search.search(large.caller, [large.collection_id], SearchRequest(query=_COMMON_QUERY, min_score=0))
     [(statement, values)] = [one for one in large.sent if "vector_read" in one[0]]
     assert any("memory_vectors_near_" in str(node.get("Index Name")) for node in _plan(large, statement, values)) == (
         large.is_indexed
