@@ -77,8 +77,9 @@ def retry_batch(request: Request, caller: Writer, services: Services, batch_id: 
 
 @router.post(f"{_BATCH}/cancel", response_model=BatchCancelled)
 def cancel_batch(caller: Writer, services: Services, batch_id: Id) -> Response:
-    """Ends the files that have not begun as failed, with the error "cancelled"; what is done stays.
+    """Ends the files that have not ended as failed, with the error "cancelled"; what is done stays.
 
-    A file that is being worked on comes to its end. A batch that is complete, or cancelled already, stays as it is.
+    Nothing of them is stored after the answer, whatever was being worked on. A batch that is complete, or cancelled
+    already, stays as it is.
     """
     return answer(services.batches.cancel(caller, batch_id))

@@ -1,6 +1,6 @@
 """How a refusal leaves the house: every error answer is JSON with a readable `detail` string."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -16,6 +16,13 @@ from memory.errors import AppError
 
 _SHOWN_ERRORS = 100
 _SHOWN_CHARACTERS = 300
+# What the validating library says in words of its own language, or of its insides.
+_IN_PLAIN_WORDS = {
+    "model_attributes_type": "Input should be a JSON object",
+    "dict_type": "Input should be a JSON object",
+    "string_unicode": "Input should be valid Unicode",
+    "uuid_type": "Input should be an id",
+}
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -104,12 +111,18 @@ def _answer(status: int, body: dict[str, Any], headers: dict[str, str] | None = 
 def _shown(error: dict[str, Any]) -> dict[str, Any]:
     """Without `input` and `ctx`: they repeat what was sent, which may be secret, huge or not JSON at all."""
     loc = [part if isinstance(part, int) else encodable(str(part))[:_SHOWN_CHARACTERS] for part in error["loc"]]
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "model_attributes_type":
-        message = "Input should be a JSON object"
-    elif error["type"] == "json_invalid":
+    message = in_plain_words(error)
+    if error["type"] == "json_invalid":
         message = f"the body is not valid JSON: {error.get('ctx', {}).get('error', 'cannot be read')}"
     return {"type": error["type"], "loc": loc, "msg": encodable(message)[:_SHOWN_CHARACTERS]}
+
+
+def in_plain_words(error: Mapping[str, Any]) -> str:
+    """What one error of validation says, in words of ours where its own are of the code."""
+    said = str(error["msg"]).removeprefix("Value error, ")
+    if said.startswith("Expected UploadFile"):
+        return "Input should be a file with a name, in multipart/form-data"
+    return _IN_PLAIN_WORDS.get(error["type"], said)
 
 
 def _sentence(errors: Sequence[dict[str, Any]], total: int) -> str:

@@ -18,6 +18,7 @@ from api.routing import router as guarded_router
 from api.waiting import wait_until
 from memory.attachments import MOST_FILES, Uploaded
 from memory.drop_schemas import FileRefused, FolderStored, UploadOptions
+from memory.errors import Invalid
 from memory.fate_schemas import (
     ArchiveWanted,
     ForgetRequest,
@@ -59,13 +60,14 @@ _CHANGED: dict[int | str, dict[str, Any]] = {
     412: {"model": ErrorAnswer, "description": "The memory is in none of the versions of `If-Match`"}
 }
 _TAG = r'(W/)?"([^"]*)"|([0-9]+)'
+_TAGS = rf"^\s*(\*|({_TAG})(\s*,\s*({_TAG}))*)\s*$"
 
 
 def _wanted_versions(
     if_match: Annotated[
         str | None,
         Header(
-            pattern=rf"^\s*(\*|({_TAG})(\s*,\s*({_TAG}))*)\s*$",
+            json_schema_extra={"pattern": _TAGS},
             description="Changes the memory only while it is in this version: its `ETag`, or several of them",
         ),
     ] = None,
@@ -73,6 +75,8 @@ def _wanted_versions(
     """The versions that the caller allows; None is any. A weak tag, or one that is no number, is no version."""
     if if_match is None or if_match.strip() == "*":
         return None
+    if re.search(_TAGS, if_match) is None:
+        raise Invalid('If-Match: an `ETag` as it was given, like "3"; several with commas between them; or *')
     tags = [tag.group(2) or tag.group(3) or "" for tag in re.finditer(_TAG, if_match) if not tag.group(1)]
     return frozenset(int(tag) for tag in tags if re.fullmatch("[0-9]{1,10}", tag))
 

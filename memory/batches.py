@@ -100,21 +100,24 @@ class Batches:
             batches.hold(session, batch_id)
             alone = batches.count_pending(session, batch_id) == 0
             queued = batches.take_up_again(session, batch_id)
-            changes.record(session, caller, "drop.retry", f"batch {batch_id}")
+            if queued:
+                changes.record(session, caller, "drop.retry", f"batch {batch_id}")
         return Retried(queued, alone)
 
     def cancel(self, caller: Caller, batch_id: UUID) -> BatchCancelled:
-        """Ends the files that were not begun; what is being worked on comes to its end. Raises NotFound, Forbidden."""
+        """Ends what has not ended; nothing of that is stored any more. Raises NotFound, Forbidden."""
         reach = self._grants.reach(caller)
         with self._database.transaction(caller.tenant_id) as session:
-            _writable(session, reach, batch_id)
+            batch = _writable(session, reach, batch_id)
+            # The collection first, as in `retry`; one that is gone has nothing more to do with the batch.
+            if batch.collection_id is not None:
+                collections.keep(session, batch.collection_id)
             batches.hold(session, batch_id)
             cancelled = batches.cancel(session, batch_id)
             batches.close(session, batch_id)
             if cancelled:
                 changes.record(session, caller, "drop.cancel", f"batch {batch_id}")
-            left = batches.count_pending(session, batch_id)
-        return BatchCancelled(batch_id=batch_id, cancelled=cancelled, pending=left, complete=left == 0)
+        return BatchCancelled(batch_id=batch_id, cancelled=cancelled, pending=0, complete=True)
 
 
 def _readable(session: Session, reach: Reach, batch_id: UUID) -> Batch:

@@ -1,9 +1,10 @@
 """Nouns of drops on the wire: what is dropped with which options, and what comes of it."""
 
+import re
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from memory.schemas import (
     Category,
@@ -19,7 +20,16 @@ from memory.schemas import (
     Whole,
 )
 
-Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+_SHA256 = "^[0-9a-f]{64}$"
+
+
+def _hexadecimal(value: str) -> str:
+    if not re.fullmatch(_SHA256, value):
+        raise ValueError("a SHA-256 is written as 64 hexadecimal digits, in lower case")
+    return value
+
+
+Sha256 = Annotated[str, AfterValidator(_hexadecimal), Field(json_schema_extra={"pattern": _SHA256})]
 
 
 class FileRefused(BaseModel):
@@ -156,7 +166,7 @@ class BatchRetried(BaseModel):
 
 
 class BatchCancelled(BaseModel):
-    """How many files were ended that had not begun, and how many are still worked on."""
+    """How many files were ended. Nothing is worked on any more, so `pending` is 0 and the batch complete."""
 
     batch_id: UUID
     cancelled: int

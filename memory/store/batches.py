@@ -45,8 +45,9 @@ def count_pending(session: Session, batch_id: UUID) -> int:
 
 
 def hold(session: Session, batch_id: UUID) -> None:
-    """Locks the batch, so that it is not completed while its files change, until the transaction ends."""
-    session.execute(text("select id from batches where id = :id for update"), {"id": batch_id})
+    """Locks the batch, so that it is not completed while its files change, until the transaction ends. Files may join
+    it meanwhile."""
+    session.execute(text("select id from batches where id = :id for no key update"), {"id": batch_id})
 
 
 def close(session: Session, batch_id: UUID) -> bool:
@@ -77,7 +78,7 @@ def take_up_again(session: Session, batch_id: UUID) -> int:
         session.execute(
             text(
                 """
-                update batches set completed_at = null, cancelled_at = null, round = round + 1, touched_at = now()
+                update batches set completed_at = null, round = round + 1, touched_at = now()
                 where id = :id
                 """
             ),
@@ -87,26 +88,23 @@ def take_up_again(session: Session, batch_id: UUID) -> int:
 
 
 def cancel(session: Session, batch_id: UUID) -> int:
-    """Ends the queued files of a held batch, and those that are still to be queued; how many there were.
-
-    One that is being claimed at this very moment has begun.
-    """
-    session.execute(
-        text("update batches set cancelled_at = now() where id = :id and completed_at is null"), {"id": batch_id}
-    )
-    ended = session.execute(
-        text(
-            """
-            update files set status = 'failed', error = :reason, updated_at = now()
-            from (
-                select tenant_id, id from files where batch_id = :id and status = 'queued' for update skip locked
-            ) as waiting
-            where files.tenant_id = waiting.tenant_id and files.id = waiting.id returning files.id
-            """
-        ),
-        {"id": batch_id, "reason": CANCELLED},
-    )
-    return len(ended.all())
+    """Ends the pending files of a held batch; how many there were. One that is just being stored is waited for."""
+    ended = 0
+    while True:
+        found = session.execute(
+            text(
+                f"""
+                update files set status = 'failed', error = :reason, updated_at = now()
+                where batch_id = :id and status in {PENDING} returning id
+                """
+            ),
+            {"id": batch_id, "reason": CANCELLED},
+        )
+        number = len(found.all())
+        if not number:
+            return ended
+        # Those that lie in a file may have joined the batch while it was waited for.
+        ended += number
 
 
 def stalled(session: Session, untouched_since: datetime, most: int) -> list[tuple[UUID, UUID]]:

@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from memory.drop_schemas import DropOptions
 from memory.schemas import Author
-from memory.store.batches import CANCELLED, PENDING
+from memory.store.batches import PENDING
 
 
 @dataclass(frozen=True)
@@ -83,31 +83,32 @@ def unfinished(session: Session, batch_id: UUID, most: int, without: Sequence[UU
 
 
 def claim(session: Session, file_id: UUID) -> FileToRead | None:
-    """Marks a pending file as being processed; None when it has ended or is unknown.
-
-    One that had not begun when its batch was cancelled ends here.
-    """
-    too_late = "b.cancelled_at is not null and f.status = 'queued'"
+    """Marks a pending file as being processed; None when it has ended or is unknown."""
     row = session.execute(
         text(
             f"""
-            update files f set
-                status = case when {too_late} then 'failed' else 'processing' end,
-                error = case when {too_late} then :cancelled end,
-                updated_at = now()
+            update files f set status = 'processing', error = null, updated_at = now()
             from batches b
             where f.id = :file_id and f.status in {PENDING} and b.tenant_id = f.tenant_id and b.id = f.batch_id
-            returning f.id, f.status, f.batch_id, f.filename, f.size, f.key, f.depth, b.collection_id, b.force,
+            returning f.id, f.batch_id, f.filename, f.size, f.key, f.depth, b.collection_id, b.force,
                       b.source
             """
         ),
-        {"file_id": file_id, "cancelled": CANCELLED},
+        {"file_id": file_id},
     ).one_or_none()
-    if row is None or row.status == "failed":
+    if row is None:
         return None
-    # Last, and rarely: the files of one batch are claimed side by side and share this row.
+    # Rarely, and never waited for: the files of one batch are claimed side by side and share this row, and who cancels
+    # the batch holds it while waiting for its files.
     session.execute(
-        text("update batches set touched_at = now() where id = :id and touched_at < now() - interval '5 seconds'"),
+        text(
+            """
+            update batches set touched_at = now() where id = (
+                select id from batches where id = :id and touched_at < now() - interval '5 seconds'
+                for no key update skip locked
+            )
+            """
+        ),
         {"id": row.batch_id},
     )
     return FileToRead(row.id, row.filename, row.size, row.key, row.depth, row.collection_id, row.force, row.source)

@@ -226,7 +226,6 @@ class BatchRow(TenantTable, table=True):
     touched_at: datetime = Field(sa_type=Time)
     completed_at: datetime | None = Field(sa_type=Time)
     force: bool
-    cancelled_at: datetime | None = Field(sa_type=Time)
     round: int
 
 

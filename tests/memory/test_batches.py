@@ -16,7 +16,8 @@ def test_another_tenants_batch_does_not_exist(reading_house: Services, new_tenan
     mine, other = new_tenant(), new_tenant()
     batch_id, file_id = open_one(reading_house, mine.caller)
 
-    for ask in (reading_house.batches.progress, reading_house.batches.results):
+    asked = reading_house.batches
+    for ask in (asked.progress, asked.results, asked.counts, asked.retry, asked.cancel):
         with pytest.raises(NotFound):
             ask(other.caller, batch_id)
         with pytest.raises(NotFound):
