@@ -18,6 +18,7 @@ from memory.fates import Fates
 from memory.ingesting import Ingesting
 from memory.memories import Memories
 from memory.ports import Cache, FileReader
+from memory.schemas import Caller
 from memory.search import Search
 from memory.services import Services
 from memory.settings import Settings
@@ -55,6 +56,11 @@ def house(services: Services, words: WordEmbedder) -> Services:
             cache=LocalCache(max_bytes=0),
         ),
     )
+
+
+@pytest.fixture
+def caller(tenant: Tenant) -> Caller:
+    return tenant.caller
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from memory.errors import AppError, NotFound
 from memory.schemas import MemoryCreate, MemoryFilter, MemoryPatch
 from memory.services import Services
 from tests.conftest import Tenant
-from tests.memory.test_curation import carry_out
+from tests.memory.curating import carry_out
 
 _ROUNDS = 12
 

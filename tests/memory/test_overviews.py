@@ -18,11 +18,6 @@ from tests.memory.conftest import Connection, Tenant
 NAME = "garden"
 
 
-@pytest.fixture
-def caller(tenant: Tenant) -> Caller:
-    return tenant.caller
-
-
 def store(house: Services, caller: Caller, text: str, collection: str = NAME, **fields: Any) -> Memory:
     return house.memories.create(caller, collection, MemoryCreate(text=text, **fields))
 
