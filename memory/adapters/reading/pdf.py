@@ -2,9 +2,10 @@
 
 import ctypes
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import islice
 
 import pypdfium2
 import pypdfium2.raw
@@ -15,17 +16,26 @@ from memory.adapters.reading.scans import Ocr
 from memory.errors import RejectedFile
 
 MAX_PAGES = 2_000
-# A page with fewer letters than this is a picture with a stamp or a page number on it.
+# A page with fewer letters than this is a picture with a stamp or a page number on it,
 _MIN_LETTERS = 16
+# or with a line at its foot, where the picture fills most of the page.
+_MIN_LETTERS_OF_TEXT = 100
+_MOST_OF_THE_PAGE = 0.5
+# Where fonts do not say which letters they show, what looks like text is none.
+_MAX_UNKNOWN = 0.3
+_LOOKED_AT = 400
 _OCR_DPI = 200
 _MAX_ANNOTATIONS = 1_000
 _MAX_ANNOTATION_BYTES = 200_000
+_MAX_IMAGES = 200
+_BUTTONS = (pypdfium2.raw.FPDF_FORMFIELD_CHECKBOX, pypdfium2.raw.FPDF_FORMFIELD_RADIOBUTTON)
 # A page may claim to be kilometres wide; what it is rendered to is bounded, not what it claims.
 _MAX_RENDERED_PIXELS = 12_000_000
 # Smaller than this, no letter of any size would be left.
 _MIN_SCALE = 0.1
 _POINTS_PER_INCH = 72
-# pdfium puts these where a hyphen ended a line.
+# pdfium puts these where a hyphen ended a line. Before a capital or a number it is part of the word.
+_HARD_HYPHEN = re.compile("[\x02\ufffe]\\s*(?=[A-Z0-9])")
 _SOFT_HYPHEN = re.compile("[\x02\u00ad\ufffe]\\s*")
 _DOT_LEADER = re.compile(r"(?:[ \t]*\.){5,}[ \t]*")
 _NUMBERING = re.compile(r"^(?:\d+\.)*\d*\.?\s+")
@@ -41,19 +51,37 @@ def read_pdf(data: bytes, found: Collector, ocr: Ocr) -> None:
         if len(document) > MAX_PAGES:
             found.note(f"only the first {MAX_PAGES} of {len(document)} pages were read")
         titles = _outline(document)
-        unread = 0
+        unread = illegible = 0
         for number in range(1, min(len(document), MAX_PAGES) + 1):
             with _page(document, number) as page:
-                text = _text_layer(page)
-                if _is_picture(page, letters=len(_LETTER.findall(text[:1000]))) and _scale(page) > _MIN_SCALE:
+                text, is_readable = _text_layer(page)
+                illegible += not is_readable
+                letters = len(_LETTER.findall(text[:1000]))
+                if (_is_picture(page, letters=letters) or not is_readable) and _scale(page) > _MIN_SCALE:
                     scanned = ocr.text_on(partial(_rendered, page))
                     unread += scanned is None
-                    text = scanned if scanned and len(scanned) > len(text) else text
-                written = list(_written_on(page))
+                    illegible -= bool(scanned) and not is_readable
+                    text = _with_scanned(text, scanned or "", letters=letters)
+                written = list(_written_on(document, page))
             _add_page(text, number, titles.get(number, {}), found)
-            found.text("\n".join(written), page=number)
+            found.text("\n".join(filter(None, written)), page=number)
+        if illegible:
+            found.note(
+                f"text of {illegible} {_pages(illegible)} left out: its fonts do not say which letters they show"
+            )
         if unread:
-            found.note(f"{unread} {'pages' if unread > 1 else 'page'} without text not read: {ocr.why_not}")
+            found.note(f"{unread} {_pages(unread)} without text not read: {ocr.why_not}")
+
+
+def _pages(count: int) -> str:
+    return "pages" if count > 1 else "page"
+
+
+def _with_scanned(text: str, scanned: str, *, letters: int) -> str:
+    """What OCR saw shows the page's own few letters as well; those of a whole line are right as they stand."""
+    if len(scanned) <= len(text):
+        return text
+    return scanned if letters < _MIN_LETTERS else f"{text}\n\n{scanned}"
 
 
 @contextmanager
@@ -67,6 +95,7 @@ def _opened(data: bytes) -> Iterator[pypdfium2.PdfDocument]:
     with closing(document):
         if len(document) == 0:
             raise RejectedFile("it is damaged: it has no pages")
+        document.init_forms()
         yield document
 
 
@@ -80,36 +109,80 @@ def _page(document: pypdfium2.PdfDocument, number: int) -> Iterator[pypdfium2.Pd
         yield page
 
 
-def _text_layer(page: pypdfium2.PdfPage) -> str:
+def _text_layer(page: pypdfium2.PdfPage) -> tuple[str, bool]:
+    """The text, and whether it says what the page shows."""
     with closing(page.get_textpage()) as layer:
+        if _unknown_share(layer) > _MAX_UNKNOWN:
+            return "", False
         text: str = layer.get_text_bounded()
-    return _DOT_LEADER.sub(" … ", _SOFT_HYPHEN.sub("", text.replace("\r\n", "\n")))
+    text = _HARD_HYPHEN.sub("-", text.replace("\r\n", "\n"))
+    return _DOT_LEADER.sub(" … ", _SOFT_HYPHEN.sub("", text)), True
 
 
-def _written_on(page: pypdfium2.PdfPage) -> Iterator[str]:
+def _unknown_share(layer: pypdfium2.PdfTextPage) -> float:
+    """The share of characters whose fonts do not say what they are, among some from all over the page."""
+    count = layer.count_chars()
+    looked_at = range(0, count, max(1, count // _LOOKED_AT))
+    unknown = sum(pypdfium2.raw.FPDFText_HasUnicodeMapError(layer, index) == 1 for index in looked_at)
+    return unknown / len(looked_at) if looked_at else 0.0
+
+
+def _written_on(document: pypdfium2.PdfDocument, page: pypdfium2.PdfPage) -> Iterator[str]:
     """What was filled into fields and remarked on the page, which no text layer holds."""
     for index in range(min(pypdfium2.raw.FPDFPage_GetAnnotCount(page), _MAX_ANNOTATIONS)):
         annotation = pypdfium2.raw.FPDFPage_GetAnnot(page, index)
         if not annotation:
             continue
         is_field = pypdfium2.raw.FPDFAnnot_GetSubtype(annotation) == pypdfium2.raw.FPDF_ANNOT_WIDGET
-        key = b"V" if is_field else b"Contents"
-        size = pypdfium2.raw.FPDFAnnot_GetStringValue(annotation, key, None, 0)
-        if 2 < size <= _MAX_ANNOTATION_BYTES:
-            held = (ctypes.c_ushort * (size // 2))()
-            pypdfium2.raw.FPDFAnnot_GetStringValue(annotation, key, held, size)
-            yield bytes(held).decode("utf-16-le", errors="replace").rstrip("\0")
+        if not is_field:
+            read = partial(pypdfium2.raw.FPDFAnnot_GetStringValue, annotation, b"Contents")
+        elif document.formenv is not None and _is_field_of_form(document.formenv, annotation):
+            read = partial(_field_value, document.formenv, annotation)
+        else:
+            read = partial(pypdfium2.raw.FPDFAnnot_GetStringValue, annotation, b"V")
+        yield _held(read)
         pypdfium2.raw.FPDFPage_CloseAnnot(annotation)
+
+
+def _is_field_of_form(form: pypdfium2.PdfFormEnv, annotation: pypdfium2.raw.FPDF_ANNOTATION) -> bool:
+    return bool(pypdfium2.raw.FPDFAnnot_GetFormFieldType(form, annotation) > pypdfium2.raw.FPDF_FORMFIELD_UNKNOWN)
+
+
+def _field_value(form: pypdfium2.PdfFormEnv, annotation: pypdfium2.raw.FPDF_ANNOTATION, held: object, size: int) -> int:
+    """Of boxes and buttons only those that are set; a field's value may stand at its parent."""
+    kind = pypdfium2.raw.FPDFAnnot_GetFormFieldType(form, annotation)
+    if kind in _BUTTONS and not pypdfium2.raw.FPDFAnnot_IsChecked(form, annotation):
+        return 0
+    return int(pypdfium2.raw.FPDFAnnot_GetFormFieldValue(form, annotation, held, size))
+
+
+def _held(read: Callable[[object, int], int]) -> str:
+    """A string that the library writes into a buffer once it has said how large it is."""
+    size = read(None, 0)
+    if not 2 < size <= _MAX_ANNOTATION_BYTES:
+        return ""
+    held = (ctypes.c_ushort * (size // 2))()
+    read(held, size)
+    return bytes(held).decode("utf-16-le", errors="replace").rstrip("\0")
 
 
 def _is_picture(page: pypdfium2.PdfPage, *, letters: int) -> bool:
     """Whether the page shows text that is not in its text layer: on an image, or drawn as shapes."""
-    if letters >= _MIN_LETTERS:
+    if letters >= _MIN_LETTERS_OF_TEXT:
         return False
     kinds = [pypdfium2.raw.FPDF_PAGEOBJ_IMAGE]
     if letters == 0:
         kinds += [pypdfium2.raw.FPDF_PAGEOBJ_PATH, pypdfium2.raw.FPDF_PAGEOBJ_SHADING]
-    return next(iter(page.get_objects(filter=kinds, max_depth=5)), None) is not None
+    shown = page.get_objects(filter=kinds, max_depth=5)
+    if letters < _MIN_LETTERS:
+        return next(iter(shown), None) is not None
+    return any(_covers(image, page) for image in islice(shown, _MAX_IMAGES))
+
+
+def _covers(image: pypdfium2.PdfObject, page: pypdfium2.PdfPage) -> bool:
+    left, bottom, right, top = image.get_bounds()
+    width, height = page.get_size()
+    return bool((right - left) * (top - bottom) > _MOST_OF_THE_PAGE * width * height)
 
 
 def _scale(page: pypdfium2.PdfPage) -> float:

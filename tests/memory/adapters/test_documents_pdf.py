@@ -2,10 +2,11 @@
 
 import io
 from itertools import groupby
+from typing import Any
 
 from pypdf import PdfReader, PdfWriter
 from pypdf.annotations import FreeText, Text
-from pypdf.generic import NameObject, TextStringObject
+from pypdf.generic import ArrayObject, DictionaryObject, NameObject, NumberObject, TextStringObject
 
 from memory.ports import Block
 from tests.memory.adapters.conftest import Read, shown
@@ -76,4 +77,60 @@ def test_fields_and_remarks_follow_their_page(read: Read) -> None:
         ("A page with enough words on it.", 1),
         ("A remark – in the margin\nFilled in", 1),  # noqa: RUF001
         ("The second page.", 2),
+    ]
+
+
+def written_by(writer: PdfWriter) -> bytes:
+    held = io.BytesIO()
+    writer.write(held)
+    return held.getvalue()
+
+
+def test_a_field_may_have_its_value_from_its_parent_and_boxes_count_when_they_are_set(read: Read) -> None:
+    writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf(["An application with words on it."]))))
+    names = {name: NameObject(f"/{name}") for name in ("Tx", "Btn", "Yes", "Off")}
+    shape = DictionaryObject({NameObject("/N"): DictionaryObject({names["Yes"]: DictionaryObject()})})
+    text = writer._add_object(
+        DictionaryObject({NameObject("/FT"): names["Tx"], NameObject("/V"): TextStringObject("Ada Lovelace")})
+    )
+    fields: list[dict[str, Any]] = [{"/Parent": text}]
+    fields += [{"/FT": names["Btn"], "/V": names[set_], "/AS": names[set_], "/AP": shape} for set_ in ("Yes", "Off")]
+    widgets = ArrayObject()
+    for number, field in enumerate(fields):
+        widget = FreeText(rect=(50, 90 + 40 * number, 90, 120 + 40 * number), text="")
+        widget[NameObject("/Subtype")] = NameObject("/Widget")
+        widget[NameObject("/T")] = TextStringObject(f"field {number}")
+        widget.update({NameObject(key): value for key, value in field.items()})
+        widgets.append(writer.add_annotation(0, widget).indirect_reference)
+    writer._root_object[NameObject("/AcroForm")] = DictionaryObject({NameObject("/Fields"): widgets})
+    assert shown(read("form.pdf", written_by(writer))) == ["An application with words on it.", "Ada Lovelace\nYes"]
+
+
+def test_letters_that_the_fonts_do_not_name_are_no_text(read: Read) -> None:
+    writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf(["Words that no one knows.", "Words that are known."]))))
+    secret = [NameObject(f"/g{code}") for code in range(32, 127)]
+    encoding = DictionaryObject({NameObject("/Differences"): ArrayObject([NumberObject(32), *secret])})
+    resources: Any = writer.pages[0]["/Resources"]
+    font = DictionaryObject(resources["/Font"]["/F"])
+    font[NameObject("/Encoding")] = encoding
+    fonts = DictionaryObject({NameObject("/F"): font})
+    writer.pages[0][NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): fonts})
+    document = read("unknown.pdf", written_by(writer))
+    assert shown(document) == ["Words that are known."]
+    assert document.note is not None
+    assert document.note.startswith("text of 1 page left out: its fonts do not say which letters they show")
+
+
+def test_a_scan_with_a_line_at_its_foot_is_a_scan(read: Read) -> None:
+    foot = "Page 3 of 3, Company Limited"
+    writer = PdfWriter(clone_from=PdfReader(io.BytesIO(saved(written("A scan of a page"), "PDF"))))
+    writer.pages[0].merge_page(PdfReader(io.BytesIO(pdf([foot], box="0 0 900 842"))).pages[0])
+    document = read("scan.pdf", written_by(writer))
+    assert document.note == "1 page without text not read: OCR is off"
+
+
+def test_a_hyphen_at_the_end_of_a_line_stays_before_a_capital_or_a_number(read: Read) -> None:
+    text = "The thorough inspection of all that the Anglo-\nSaxon and the COVID-\n19 rules named, and of the car-\nbon."
+    assert shown(read("hyphens.pdf", pdf([text]))) == [
+        "The thorough inspection of all that the Anglo-Saxon and the COVID-19 rules named, and of the carbon."
     ]
