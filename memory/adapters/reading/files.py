@@ -10,9 +10,10 @@ from memory.adapters.reading.collector import Collector
 from memory.adapters.reading.containers import read_packed, read_tar, read_zip
 from memory.adapters.reading.decoding import Decoded, decode
 from memory.adapters.reading.legacy import read_doc, read_ppt, read_xls
-from memory.adapters.reading.mail import read_eml, read_msg
+from memory.adapters.reading.mail import read_eml
 from memory.adapters.reading.markup import read_html, read_markdown
 from memory.adapters.reading.opendocument import read_flat, read_opendocument
+from memory.adapters.reading.outlook import read_msg
 from memory.adapters.reading.pdf import read_pdf
 from memory.adapters.reading.pictures import read_picture
 from memory.adapters.reading.rtf import read_rtf

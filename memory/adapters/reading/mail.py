@@ -2,15 +2,10 @@
 
 import email
 import email.policy
-import io
 import mimetypes
-from email.header import Header
 from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
 from functools import partial
-
-from oxmsg import Message
-from oxmsg.attachment import Attachment
 
 from memory.adapters.reading.collector import Collector, one_line
 from memory.adapters.reading.decoding import decode
@@ -20,7 +15,7 @@ from memory.errors import RejectedFile
 _HEADERS = ("From", "To", "Cc", "Date")
 _BODIES = ("text/plain", "text/html", "text/enriched", "text/richtext")
 _MAX_PARTS = 2_000
-_MAX_NAME = 200
+MAX_NAME = 200
 _MOST_NAMED = 50
 
 
@@ -32,7 +27,7 @@ def read_eml(data: bytes, found: Collector) -> None:
     headers = {name: value for name in ("Subject", *_HEADERS, "Message-ID") if (value := _header(message, name))}
     bodies, attached = _parts(message)
     names = [_attached_name(part, number) for number, part in enumerate(attached, 1)]
-    _describe(headers, names, found)
+    describe(headers, names, found)
     for part in bodies:
         _read_body(part, found)
     for name, part in zip(names, attached, strict=True):
@@ -47,7 +42,7 @@ def _is_sealed(message: EmailMessage) -> bool:
     return kind == "multipart/encrypted" or (kind in sealed and message.get_param("smime-type") != "signed-data")
 
 
-def _describe(headers: dict[str, str], attached: list[str], found: Collector) -> None:
+def describe(headers: dict[str, str], attached: list[str], found: Collector) -> None:
     for name in ("Subject", "From", "To", "Date", "Message-ID"):
         if value := headers.get(name):
             found.metadata[name.lower().replace("-", "_")] = _iso(value) if name == "Date" else value[:500]
@@ -103,11 +98,11 @@ def _parts(message: EmailMessage) -> tuple[list[EmailMessage], list[EmailMessage
 def _attached_name(part: EmailMessage, number: int) -> str:
     """As the mail names it, or by its kind; a mail in the mail by its subject."""
     if name := one_line(part.get_filename() or ""):
-        return name[:_MAX_NAME]
+        return name[:MAX_NAME]
     if part.get_content_type() == "message/rfc822":
         inner = next(iter(_children(part)), None)
         subject = _header(inner, "Subject") if inner is not None else ""
-        return f"{subject.replace('/', '-')[:_MAX_NAME] or f'message {number}'}.eml"
+        return f"{subject.replace('/', '-')[:MAX_NAME] or f'message {number}'}.eml"
     ending = mimetypes.guess_extension(part.get_content_type()) or ""
     return f"attachment {number}{ending}"
 
@@ -154,48 +149,3 @@ def _read_body(part: EmailMessage, found: Collector) -> None:
         read_html(decoded.text, found, is_part=True)
     else:
         found.text(decoded.text)
-
-
-def read_msg(data: bytes, found: Collector) -> None:
-    """A message that Outlook saved."""
-    message = Message.load(io.BytesIO(data))
-    sent = message.sent_date
-    headers = {
-        "Subject": message.subject,
-        "From": message.sender or "",
-        "To": ", ".join(f"{person.name} <{person.email_address}>" for person in message.recipients),
-        "Date": sent.isoformat() if sent is not None else "",
-    }
-    attached = [one_line(attachment.file_name or "")[:_MAX_NAME] or "file" for attachment in message.attachments]
-    _describe({name: one_line(value) for name, value in headers.items() if value}, attached, found)
-    if message.body and message.body.strip():
-        found.text(message.body)
-    elif message.html_body:
-        read_html(message.html_body, found, is_part=True)
-    for name, attachment in zip(attached, message.attachments, strict=True):
-        content = attachment.file_bytes or _embedded(attachment)
-        if content and found.has_room_for_members:
-            is_message = attachment.file_bytes is None and not name.lower().endswith(".eml")
-            found.member(f"{name}.eml" if is_message else name, len(content), partial(bytes, content))
-
-
-def _embedded(attachment: Attachment) -> bytes:
-    """A message in the message has no bytes of its own: what it says, written down as mail."""
-    for storage in getattr(attachment, "_storage").storages:  # noqa: B009 - the library shows no other way
-        # Streams are named by tag and type: text in UTF-16, or in the code page of a machine.
-        streams = [(stream.name[-8:-4], stream.name[-4:], stream.bytes_) for stream in storage.streams]
-        texts = {tag: _text_of_property(kind, data) for tag, kind, data in streams}
-        named = (("Subject", "0037"), ("From", "0C1A"), ("To", "0E04"))
-        lines = [
-            f"{name}: {Header(one_line(texts[tag])[:500], 'utf-8').encode()}" for name, tag in named if tag in texts
-        ]
-        lines += ["Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit", ""]
-        return "\n".join([*lines, texts.get("1000", "")]).encode(errors="replace")
-    return b""
-
-
-def _text_of_property(kind: str, data: bytes) -> str:
-    if kind == "001F":
-        return data.decode("utf-16-le", errors="replace")
-    decoded = decode(data) if kind == "001E" else None
-    return decoded.text if decoded is not None else ""

@@ -140,3 +140,45 @@ def test_a_message_that_outlook_saved(read: Read) -> None:
     assert document.members[1].name == "Inner.eml"
     inside = read("Inner.eml", document.members[1].content)
     assert shown(inside) == ["# Grüße", "From: Joost", "Forwarded wörds."]
+
+
+def body(kind: int, tag: int, content: bytes) -> bytes:
+    """A message whose body is in this property alone."""
+    streams = properties({0x0037: "The forks"}, struct.pack("<8x4I8x", 0, 0, 0, 0))
+    streams["__properties_version1.0"] += struct.pack("<HHIII", kind, tag, 6, len(content), 0)
+    return compound({**streams, f"__substg1.0_{tag:04X}{kind:04X}": content})
+
+
+# "late" is said twice: the second points back at the first, as the beginning does at what all packed bodies know.
+PACKED = b"".join(
+    [
+        struct.pack("<IIII", 35, 30, int.from_bytes(b"LZFu", "little"), 0),
+        bytes([0b00000001]),
+        struct.pack(">H", 0 << 4 | 9),  # eleven bytes at 0
+        b" Weeks ",
+        bytes([0b00100000]),
+        b"late,",
+        struct.pack(">H", 224 << 4 | 3),
+        b"!}",
+    ]
+)
+
+
+def test_a_message_whose_body_is_packed_rtf(read: Read) -> None:
+    assert shown(read("mail.msg", body(0x0102, 0x1009, PACKED))) == ["# The forks", "Weeks late, late!"]
+
+
+def test_a_message_whose_body_is_rtf_around_a_page(read: Read) -> None:
+    rtf = (
+        rb"{\rtf1\ansi\ansicpg1251\fromhtml1{\*\htmltag64 <p>}\htmlrtf {\htmlrtf0 \'c2\'e5\'eb\'ee"
+        rb"{\*\htmltag72 </p>}\htmlrtf\par}\htmlrtf0 {\*\htmltag64 <p>}Two.}"
+    )
+    packed = struct.pack("<II4sI", len(rtf) + 12, len(rtf), b"MELA", 0) + rtf
+    assert shown(read("mail.msg", body(0x0102, 0x1009, packed))) == ["# The forks", "Вело", "Two."]
+
+
+def test_a_message_that_is_a_page_or_in_the_code_page_of_a_machine(read: Read) -> None:
+    text = "Велосипед стоит двадцать тысяч рублей."
+    page = f"<p>{text}</p>".encode("cp1251")
+    assert shown(read("mail.msg", body(0x0102, 0x1013, page)))[1:] == [text]
+    assert shown(read("mail.msg", body(0x001E, 0x1000, text.encode("cp1251"))))[1:] == [text]
