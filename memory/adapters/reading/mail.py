@@ -3,6 +3,7 @@
 import email
 import email.policy
 import mimetypes
+import re
 from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -14,6 +15,9 @@ from memory.errors import RejectedFile
 
 _HEADERS = ("From", "To", "Cc", "Date")
 _BODIES = ("text/plain", "text/html", "text/enriched", "text/richtext")
+_UNDECODED = re.compile("[\ud800-\udfff]")
+# A space before the end of a line says that it goes on, but for the line above a signature; what is quoted stays.
+_FLOWING = re.compile(r"(?m)(?<=\S)(?<!--) \r?\n(?![> \r\n])")
 _MAX_PARTS = 2_000
 MAX_NAME = 200
 _MOST_NAMED = 50
@@ -24,7 +28,7 @@ def read_eml(data: bytes, found: Collector) -> None:
     message = email.message_from_bytes(data, policy=email.policy.default)
     if _is_sealed(message):
         raise RejectedFile("it is encrypted: only its recipient can read it")
-    headers = {name: value for name in ("Subject", *_HEADERS, "Message-ID") if (value := _header(message, name))}
+    headers = {name: value for name in ("Subject", *_HEADERS, "Message-ID") if (value := _header(message, name, found))}
     bodies, attached = _parts(message)
     names = [_attached_name(part, number) for number, part in enumerate(attached, 1)]
     describe(headers, names, found)
@@ -55,12 +59,19 @@ def describe(headers: dict[str, str], attached: list[str], found: Collector) -> 
     found.text("\n".join(lines))
 
 
-def _header(message: EmailMessage, name: str) -> str:
+def _header(message: EmailMessage, name: str, found: Collector | None = None) -> str:
+    raw = next((value for key, value in message.raw_items() if key.lower() == name.lower()), "")
+    if _UNDECODED.search(str(raw)):
+        # Bytes beyond ASCII stand in it as they are, which no header may and many do.
+        decoded = decode(str(raw).encode("utf-8", "surrogateescape"), message.get_content_charset())
+        if decoded is not None:
+            if decoded.note is not None and found is not None:
+                found.note(f"{name}: {decoded.note}")
+            return one_line(decoded.text)[:2_000]
     try:
         return one_line(str(message.get(name, "")))[:2_000]
     except (ValueError, IndexError, AttributeError, TypeError, LookupError):
         # The parser of the standard library trips over some malformed addresses.
-        raw = next((value for key, value in message.raw_items() if key.lower() == name.lower()), "")
         return one_line(str(raw))[:2_000]
 
 
@@ -88,7 +99,7 @@ def _parts(message: EmailMessage) -> tuple[list[EmailMessage], list[EmailMessage
             waiting.extend([*reversed(rest), *shown])
         elif part.is_multipart():
             waiting.extend(reversed(_children(part)))
-        elif part.get_content_maintype() == "text" and (part is message or kind in _BODIES):
+        elif kind in _BODIES or (part is message and part.get_content_maintype() in ("text", "multipart")):
             bodies.append(part)
         else:
             attached.append(part)
@@ -126,7 +137,8 @@ def _preferred(forms: list[EmailMessage]) -> tuple[list[EmailMessage], list[Emai
     And the files that stand among the other forms, as in an invitation or beside the pictures of a page.
     """
     plain = [form for form in forms if form.get_content_type() == "text/plain" and _payload(form).strip()]
-    shown = plain[:1] or forms[-1:]
+    readable = [form for form in forms if any(leaf.get_content_type() in _BODIES for leaf in form.walk())]
+    shown = plain[:1] or readable[-1:] or forms[-1:]
     others = [leaf for form in forms if form not in shown for leaf in form.walk() if not leaf.is_multipart()]
     return shown, [leaf for leaf in others if isinstance(leaf, EmailMessage) and leaf.get_content_type() not in _BODIES]
 
@@ -147,5 +159,7 @@ def _read_body(part: EmailMessage, found: Collector) -> None:
         found.note(decoded.note)
     if part.get_content_subtype() == "html":
         read_html(decoded.text, found, is_part=True)
+    elif part.get_param("format") == "flowed":
+        found.text(_FLOWING.sub(" ", decoded.text))
     else:
         found.text(decoded.text)

@@ -182,3 +182,35 @@ def test_a_message_that_is_a_page_or_in_the_code_page_of_a_machine(read: Read) -
     page = f"<p>{text}</p>".encode("cp1251")
     assert shown(read("mail.msg", body(0x0102, 0x1013, page)))[1:] == [text]
     assert shown(read("mail.msg", body(0x001E, 0x1000, text.encode("cp1251"))))[1:] == [text]
+
+
+RUSSIAN = "Велосипед стоит двадцать тысяч рублей"
+
+
+@pytest.mark.parametrize("codec", ["cp1251", "koi8-r", "utf-8"])
+def test_headers_of_bare_bytes(read: Read, codec: str) -> None:
+    mail = b"Subject: %b\r\nFrom: a@b.example\r\nTo: c@d.example\r\nDate: today\r\n\r\nHello." % RUSSIAN.encode(codec)
+    assert shown(read("mail.eml", mail))[0] == f"# {RUSSIAN}"
+
+
+def test_an_invitation_without_a_plain_form_is_its_page(read: Read) -> None:
+    mail = message()
+    mail.set_content("<p>We meet at ten.</p>", subtype="html")
+    mail.add_alternative("BEGIN:VCALENDAR", subtype="calendar")
+    document = read("mail.eml", mail.as_bytes())
+    assert shown(document)[-1] == "We meet at ten."
+    assert [member.name for member in document.members] == ["attachment 1.ics"]
+
+
+def test_a_mail_whose_parts_are_not_parted(read: Read) -> None:
+    mail = b"Subject: X\r\nFrom: a@b.example\r\nTo: c@d\r\nDate: today\r\n"
+    mail += b'Content-Type: multipart/mixed; boundary="b"\r\n\r\nHello.'
+    assert shown(read("mail.eml", mail))[-1] == "Hello."
+
+
+def test_lines_that_flow_are_one_line(read: Read) -> None:
+    mail = (
+        b"Subject: X\r\nFrom: a@b.example\r\nTo: c@d\r\nDate: today\r\nContent-Type: text/plain; format=flowed\r\n\r\n"
+    )
+    mail += b"A line that goes \r\non here.\r\nAnother.\r\n> quoted \r\n> text\r\n-- \r\nAda"
+    assert shown(read("mail.eml", mail))[-1] == "A line that goes on here.\nAnother.\n> quoted \n> text\n-- \nAda"
