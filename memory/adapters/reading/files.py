@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 from memory.adapters.answers import pack
 from memory.adapters.forkserver import Work
 from memory.adapters.reading.books import read_epub
+from memory.adapters.reading.cards import is_cards, read_cards
 from memory.adapters.reading.collector import Collector
 from memory.adapters.reading.containers import read_packed, read_tar, read_zip
 from memory.adapters.reading.decoding import Decoded, decode
@@ -118,6 +119,8 @@ def _read_text(kind: Kind, data: bytes, decoded: Decoded, found: Collector) -> N
         read_xml(data, decoded.text, found)
     elif kind in _TEXT:
         _TEXT[kind](decoded.text, found)
+    elif is_cards(decoded.text):
+        read_cards(decoded.text, found)
     else:
         # As one stretch, so that blank lines and indents stay as they are.
         found.text(decoded.text)

@@ -26,6 +26,8 @@ _HEADING = re.compile("h([1-6])")
 _BREAK = "\x0b"
 _SPACES = re.compile(f"[^\\S{_BREAK}]+")
 _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^<>]*>", re.IGNORECASE | re.DOTALL)
+_FRAMES = re.compile(r"<frameset\b", re.IGNORECASE)
+_NO_FRAMES = re.compile(r"<(/?)noframes\b", re.IGNORECASE)
 _WORDS = re.compile(r"\w+")
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 
@@ -34,6 +36,8 @@ def read_html(text: str, found: Collector, *, with_links: bool = False, is_part:
     """Headings, paragraphs, list items and table rows; the page's title is the top heading, unless the page is part of
     something with a heading of its own. With links: their targets stand behind them.
     """
+    if _FRAMES.search(text):
+        text = _NO_FRAMES.sub(r"<\1div", text)  # all that the page itself says
     root = _parsed(text)
     if root is None:
         found.text(_stripped(text))

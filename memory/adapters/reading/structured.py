@@ -1,4 +1,4 @@
-"""JSON and XML: every value with the name it has in the file; what does not parse is read as plain text."""
+"""JSON, XML and notebooks: every value with the name it has in the file; what does not parse is read as plain text."""
 
 import json
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from lxml import etree
 
 from memory.adapters.reading.archives import local
 from memory.adapters.reading.collector import Collector, one_line
+from memory.adapters.reading.markup import read_markdown
 
 _MAX_DEPTH = 60
 
@@ -15,11 +16,38 @@ _MAX_DEPTH = 60
 def read_json(text: str, found: Collector) -> None:
     """One block per element of a list at the top, or per key of an object; also a document per line (JSON Lines)."""
     documents = list(_documents(text))
+    if len(documents) == 1 and (cells := _cells(documents[0])) is not None:
+        _read_notebook(cells, found)
+        return
     if not documents:
         found.text(text)
     for document in documents:
         for part in _parts(document):
             found.text("\n".join(_lines(part, "", 0)))
+
+
+def _cells(document: Any) -> list[dict[str, Any]] | None:
+    """The cells when this is a notebook."""
+    cells = document.get("cells") if isinstance(document, dict) and "nbformat" in document else None
+    is_notebook = isinstance(cells, list) and all(isinstance(cell, dict) for cell in cells)
+    return cells if is_notebook else None
+
+
+def _read_notebook(cells: list[dict[str, Any]], found: Collector) -> None:
+    """What is written, the code, and what it printed; pictures of results are left out."""
+    for cell in cells:
+        if cell.get("cell_type") == "markdown":
+            read_markdown(_joined(cell.get("source")), found)
+            continue
+        found.text(_joined(cell.get("source")))
+        outputs = cell.get("outputs")
+        for output in outputs if isinstance(outputs, list) else ():
+            shown = output.get("data", output) if isinstance(output, dict) else {}
+            found.text(_joined(shown.get("text/plain", shown.get("text", shown.get("evalue")))))
+
+
+def _joined(lines: Any) -> str:
+    return "".join(map(str, lines)) if isinstance(lines, list) else lines if isinstance(lines, str) else ""
 
 
 def _documents(text: str) -> Iterator[Any]:

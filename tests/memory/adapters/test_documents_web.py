@@ -1,5 +1,7 @@
 """Web pages, Markdown, JSON, XML and tables in text form."""
 
+import json
+
 import pytest
 
 from memory.ports import Block
@@ -182,3 +184,46 @@ def test_a_csv_of_any_delimiter_and_encoding(read: Read, delimiter: str, encodin
     document = read("liste.csv", data.encode(encoding))
     assert shown(document) == ["| klein | 3,5", "| groß | 7"]
     assert document.blocks[0].header == "Größe | Preis"
+
+
+def test_a_page_of_frames_is_what_it_says_without_them(read: Read) -> None:
+    page = "<html><head><title>Framed</title></head><frameset><frame src=a><noframes><p>Read it here.</p></noframes>"
+    assert shown(read("frames.html", f"{page}</frameset></html>".encode())) == ["# Framed", "Read it here."]
+    assert shown(read("page.html", b"<html><body><p>Seen.</p><noframes>Unseen.</noframes></body></html>")) == ["Seen."]
+
+
+def test_a_calendar_is_its_events(read: Read) -> None:
+    lines = ["BEGIN:VCALENDAR", "VERSION:2.0", "X-WR-CALNAME:Workshop"]
+    lines += ["BEGIN:VEVENT", "DTSTART;TZID=Europe/Rome:20261014T100000", "SUMMARY:Meeting about the carbon fo", " rks"]
+    lines += ["DESCRIPTION:One\\nTwo\\, three", 'ATTENDEE;CN="Joost; the boss":mailto:j@kestrel.example', "END:VEVENT"]
+    lines += ["BEGIN:VEVENT", "SUMMARY:Second", "END:VEVENT", "END:VCALENDAR"]
+    assert shown(read("meeting.ics", "\r\n".join(lines).encode())) == [
+        "X-WR-CALNAME: Workshop",
+        "DTSTART: 20261014T100000\nSUMMARY: Meeting about the carbon forks\nDESCRIPTION: One\nTwo, three\n"
+        "ATTENDEE: mailto:j@kestrel.example",
+        "SUMMARY: Second",
+    ]
+
+
+def test_an_address_card_is_its_person(read: Read) -> None:
+    lines = ["BEGIN:VCARD", "VERSION:2.1", "FN;CHARSET=UTF-8;ENCODING=QUOTED-PRINTABLE:J=C3=B6rg =", "M=C3=BCller"]
+    lines += [
+        "item1.TEL;CELL:+49 170 1",
+        "ADR:;;Via Roma 1;Torino",
+        "PHOTO;ENCODING=BASE64:QUJD",
+        " QUJD",
+        "",
+        "END:VCARD",
+    ]
+    card = "FN: Jörg Müller\nTEL: +49 170 1\nADR: Via Roma 1, Torino"
+    assert shown(read("people", "\n".join(lines * 2).encode())) == [card, card]
+
+
+def test_a_notebook_is_its_cells(read: Read) -> None:
+    outputs = [{"text": ["42\n"]}, {"data": {"image/png": "iVBORw0KGgo", "text/plain": "<Figure>"}}]
+    cells = [
+        {"cell_type": "markdown", "source": ["# Wheels\n", "Some *text*."]},
+        {"cell_type": "code", "source": ["x = 6\n", "print(x * 7)"], "outputs": outputs},
+    ]
+    notebook = json.dumps({"cells": cells, "nbformat": 4}).encode()
+    assert shown(read("wheels.ipynb", notebook)) == ["# Wheels", "Some text.", "x = 6\nprint(x * 7)", "42", "<Figure>"]
