@@ -22,6 +22,8 @@ MAX_MEMBERS_BYTES = 48 * 1024**2
 _UNSTORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufeff\ufffe\uffff]")
 _LINE_ENDS = re.compile("\r\n?|[\x85\u2028\u2029]")
 _SPACES = re.compile(r"\s+")
+# Readers put U+FFFD where bytes mean nothing; whoever finds one in a text is to know that it stood for something.
+_TOLD = "could not be decoded"
 
 
 class Full(Exception):
@@ -38,6 +40,7 @@ class Collector:
         self._notes: list[str] = []
         self._members: list[Member] = []
         self._members_bytes = 0
+        self._broken = 0
         self.metadata: dict[str, str] = {}
         self.awaits: Literal["transcript", "caption"] | None = None
 
@@ -89,6 +92,8 @@ class Collector:
         return len(self._members) < MAX_MEMBERS
 
     def document(self, content_type: str) -> Document:
+        if self._broken and not any(_TOLD in note for note in self._notes):
+            self.note(f"{self._broken} characters of it are damaged and {_TOLD}")
         note = "; ".join(self._notes) or None
         if not self._blocks and note is None:
             note = "kept; no text was found in it, found by its name"
@@ -116,6 +121,7 @@ class Collector:
         if text := text[:room]:
             block = {"kind": kind, "text": text, "level": level, "header": header, "place": place}
             self._blocks.append(Block.model_validate(block))
+            self._broken += text.count("\ufffd")
         if self._characters > MAX_CHARACTERS:
             raise Full
 

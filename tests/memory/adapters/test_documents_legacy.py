@@ -236,3 +236,9 @@ def test_an_old_workbook(read: Read) -> None:
     document = read("a.xls", compound({"Book": book}))
     assert shown(document) == ["# Lager", "| Kette | 12.5"]
     assert (document.blocks[1].header, document.blocks[1].place) == ("Teil | Größe", {"sheet": "Lager", "row": 2})
+
+
+def test_bytes_that_mean_nothing_are_told(read: Read) -> None:
+    document = read("notes.rtf", rb"{\rtf1\ansi\ansicpg1251 \'c2\'e5\'eb\'ee \'98 \'98 end}")
+    assert document.note == "2 characters of it are damaged and could not be decoded"
+    assert read("notes.rtf", rb"{\rtf1\ansi\ansicpg1251 \'c2\'e5\'eb\'ee}").note is None
