@@ -1,6 +1,7 @@
 """Pictures: what is written on them, frame by frame."""
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,14 +17,22 @@ MAX_PIXELS = 40_000_000
 MAX_FRAMES = 100
 TOO_LARGE = f"kept; not read, as it has more than {MAX_PIXELS // 1_000_000} million pixels; found by its name"
 
-# We check the size ourselves, before anything is decoded.
-Image.MAX_IMAGE_PIXELS = None
+# We check the size ourselves; but of formats that take their room when they are opened the library must, at twice this.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 Image.init()
 pi_heif.register_heif_opener()
 
 
 def read_picture(data: bytes, found: Collector, ocr: Ocr) -> None:
     """The frames of a scanned TIFF are its pages; of an animation only the first frame is read."""
+    try:
+        _read_frames(data, found, ocr)
+    except Image.DecompressionBombError:
+        found.note(TOO_LARGE)
+
+
+def _read_frames(data: bytes, found: Collector, ocr: Ocr) -> None:
     with _opened(data) as image:
         if image.width * image.height > MAX_PIXELS:
             found.note(TOO_LARGE)
@@ -46,10 +55,13 @@ def read_picture(data: bytes, found: Collector, ocr: Ocr) -> None:
 
 def first_frame(data: bytes) -> Image.Image:
     """The picture, or its first frame, the right way up. Raises RejectedFile."""
-    with _opened(data) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise RejectedFile(TOO_LARGE)
-        return _upright(image)
+    try:
+        with _opened(data) as image:
+            if image.width * image.height <= MAX_PIXELS:
+                return _upright(image)
+    except Image.DecompressionBombError:
+        pass
+    raise RejectedFile(TOO_LARGE)
 
 
 @contextmanager
