@@ -13,8 +13,8 @@ GivenUp = Literal["error", "worker_lost", "no_transcript"]
 _REASONS: dict[GivenUp, str] = {
     "error": "an internal error stopped its processing; the server's log says more",
     "worker_lost": "its processing ended the worker several times",
-    "no_transcript": "it could not be transcribed, as the transcription does not work; an operator sees why with "
-    "`rememberos doctor`, then it can be tried again",
+    "no_transcript": "it was not transcribed, as the transcription does not work; once that is mended it can be tried "
+    "again (`rememberos doctor` says more)",
 }
 
 
@@ -61,11 +61,12 @@ class Awaiting:
 
 @dataclass(frozen=True)
 class LostFile:
-    """A file whose processing has failed for good, and why as a word."""
+    """A file whose processing has failed for good, and why as a word; `detail` is what an error of ours said."""
 
     tenant_id: str
     file_id: str
     reason: GivenUp
+    detail: str | None = None
 
 
 class Ingesting(Protocol):
@@ -136,7 +137,8 @@ class FileActivities:
     @activity.defn
     def give_up_file(self, lost: LostFile) -> None:
         """Marks a file as failed; one that has ended meanwhile stays as it is."""
-        self._ingesting.give_up(UUID(lost.tenant_id), UUID(lost.file_id), _REASONS[lost.reason])
+        reason = _REASONS[lost.reason] + (f": {lost.detail}" if lost.detail else "")
+        self._ingesting.give_up(UUID(lost.tenant_id), UUID(lost.file_id), reason)
 
     @activity.defn
     def close_batch(self, batch: Batch) -> bool:

@@ -96,6 +96,10 @@ class Unavailable(AppError):
     retryable = True
 
 
+class Slow(Unavailable):
+    """It was asked, and did not answer for as long as it was given (503); each further try costs that long again."""
+
+
 class Misconfigured(AppError):
     """The installation is set up wrongly; `detail` names the setting or command that mends it (503)."""
 

@@ -176,6 +176,9 @@ class Ingesting:
             if awaited is not None:
                 self.perceive(tenant_id, file.id, awaited)
             document = self._documents.find(tenant_id, file.id)
+        if document is not None and document.awaits is not None and file.collection_id is not None:
+            # Cancelled while a model was at work on it, and taken up again since: it is listed once more.
+            return None
         return document
 
     def _keep(self, tenant_id: UUID, ready: "_Prepared", vectors: Sequence[Vectors]) -> None:

@@ -1,13 +1,14 @@
 """Perceiving: what only a model can tell of a file, which is what is said in a recording and what a picture shows."""
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
 from memory.documents import Documents
-from memory.errors import Invalid, Misconfigured, RejectedFile
-from memory.ports import SAMPLES_A_SECOND, Block, Document, Said, Senses, Sound, Transcriber
+from memory.errors import Invalid, Misconfigured, RejectedFile, Unavailable
+from memory.ports import SAMPLES_A_SECOND, Block, Document, Look, Said, Senses, Sound, Transcriber
 from memory.store import ingesting
 from memory.store.database import Database
 
@@ -21,6 +22,12 @@ NO_CAPTION = "without a caption: the vision model did not answer"
 REFUSED_CAPTION = "without a caption: the vision model refused the picture"
 # What counts as silence where a piece has nothing louder; an endpoint is not paid for hearing it.
 _SILENCE = 100
+# How often the database is asked whether a file that a model is at work on is still wanted.
+_LOOK_SECONDS = 1.0
+
+
+class _Unwanted(Exception):
+    """The file has ended while a model was at work on it."""
 
 
 class Perceiving:
@@ -56,7 +63,12 @@ class Perceiving:
                     "this process transcribes nothing; the worker does, where TRANSCRIPTION_MODEL is set"
                 )
             with senses.media.sound(original, max_seconds=60 * senses.max_minutes) as sound:
-                heard = _without_sound(document) if sound is None else _transcribed(document, sound, senses.transcriber)
+                look = self._looking(tenant_id, file_id)
+                heard = (
+                    _without_sound(document)
+                    if sound is None
+                    else _transcribed(document, sound, senses.transcriber, look)
+                )
                 if sound is not None and not sound.is_whole:
                     cut = f"only the first {senses.max_minutes} minutes were transcribed"
                     heard = heard.model_copy(update={"note": f"{heard.note}; {cut}" if heard.note else cut})
@@ -75,7 +87,8 @@ class Perceiving:
             if senses is None or senses.captioner is None:
                 raise Misconfigured("this process describes no pictures; the worker does, where CAPTION_MODEL is set")
             try:
-                caption = senses.captioner.caption(senses.media.small_picture(original))
+                picture = senses.media.small_picture(original)
+                caption = senses.captioner.caption(picture, self._looking(tenant_id, file_id))
             except Invalid:
                 document = _without_caption(document, REFUSED_CAPTION)
             else:
@@ -97,18 +110,35 @@ class Perceiving:
         if claimed is None or claimed.collection_id is None or document is None or document.awaits != awaited:
             yield None
             return
-        with self._documents.original(claimed.key) as original:
+        with suppress(_Unwanted), self._documents.original(claimed.key) as original:
             yield document, original
 
+    def _looking(self, tenant_id: UUID, file_id: UUID) -> Look:
+        """What ends the work on a file soon after the file has ended."""
+        looked = time.monotonic()
 
-def _transcribed(document: Document, sound: Sound, transcriber: Transcriber) -> Document:
+        def look() -> None:
+            nonlocal looked
+            if time.monotonic() - looked < _LOOK_SECONDS:
+                return
+            looked = time.monotonic()
+            # A database that does not answer is no reason to begin again.
+            with suppress(Unavailable), self._database.transaction(tenant_id) as session:
+                if not ingesting.is_wanted(session, file_id):
+                    raise _Unwanted
+
+        return look
+
+
+def _transcribed(document: Document, sound: Sound, transcriber: Transcriber, look: Look) -> Document:
     blocks: list[Block] = []
     language: str | None = None
     offset = 0.0
     for piece in sound.pieces:
+        look()
         if len(piece) and int(abs(piece.astype("int32")).max()) > _SILENCE:
             try:
-                heard = transcriber.transcribe(piece, language)
+                heard = transcriber.transcribe(piece, language, look)
             except Invalid as error:
                 raise RejectedFile(f"its sound was not transcribed: {error.detail}") from error
             language = language or (heard.language if heard.is_sure else None)

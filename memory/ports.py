@@ -1,6 +1,6 @@
 """What the house needs from outside, as Protocols; `services` decides which adapter stands behind each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -226,17 +226,29 @@ class Transcript:
     is_sure: bool = False
 
 
+# Called now and then by whoever is at something for long; what it raises ends that.
+Look = Callable[[], None]
+
+
+def unwatched() -> None:
+    """For what nobody ends."""
+
+
 class Transcriber(Protocol):
     """Turns speech into text."""
 
     @property
     def name(self) -> str: ...
 
-    def transcribe(self, samples: Samples, language: str | None) -> Transcript:
+    def transcribe(self, samples: Samples, language: str | None, look: Look = unwatched) -> Transcript:
         """Times count from the beginning of the samples. `language` is what is spoken, where it is known already.
 
         Raises Unavailable; Misconfigured; Invalid when this sound is refused.
         """
+        ...
+
+    def examine(self) -> None:
+        """What can be seen without loading or asking anything. Raises Misconfigured."""
         ...
 
     def load(self) -> None:
@@ -257,7 +269,7 @@ class Captioner(Protocol):
         """False once it has turned out that it takes no pictures."""
         ...
 
-    def caption(self, jpeg: bytes) -> str:
+    def caption(self, jpeg: bytes, look: Look = unwatched) -> str:
         """Raises Unavailable; Misconfigured; Invalid when this picture is refused."""
         ...
 

@@ -22,6 +22,9 @@ from memory.ports import Embedder, EmbeddingModel, Vectors
 
 Json = dict[str, Any]
 
+# In the place of a status: the connection ends without a word.
+HUNG_UP = 0
+
 
 @dataclass(frozen=True)
 class Received:
@@ -45,13 +48,20 @@ class Answer:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     after_seconds: float = 0.0
+    # A few bytes now and then, instead of all.
+    drip_bytes: int = 0
 
 
 class LocalServer:
-    """An HTTP server on a free port of 127.0.0.1 that answers each POST by `answer` and remembers what it got."""
+    """An HTTP server on a free port of 127.0.0.1 that answers each POST by `answer` and remembers what it got.
+
+    While its `gate` is cleared it takes requests and answers none.
+    """
 
     def __init__(self) -> None:
         self.received: list[Received] = []
+        self.gate = threading.Event()
+        self.gate.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -78,6 +88,13 @@ class LocalServer:
         server = self
 
         class Handler(BaseHTTPRequestHandler):
+            # A client that breaks off is no fault of the server.
+            def handle_one_request(self) -> None:
+                try:
+                    super().handle_one_request()
+                except ConnectionError:
+                    self.close_connection = True
+
             protocol_version = "HTTP/1.1"
             # Without it each answer waits 40 ms for the client's acknowledgement.
             disable_nagle_algorithm = True
@@ -86,15 +103,21 @@ class LocalServer:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 request = Received(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
                 server.received.append(request)
+                server.gate.wait(60)
                 answer = server.answer(request)
                 time.sleep(answer.after_seconds)
+                if answer.status == HUNG_UP:
+                    self.close_connection = True
+                    return
                 try:
                     self.send_response(answer.status)
                     for name, value in {"content-type": "application/json", **answer.headers}.items():
                         self.send_header(name, value)
                     self.send_header("content-length", str(len(answer.body)))
                     self.end_headers()
-                    self.wfile.write(answer.body)
+                    for start in range(0, len(answer.body), answer.drip_bytes or len(answer.body)):
+                        self.wfile.write(answer.body[start : start + (answer.drip_bytes or len(answer.body))])
+                        time.sleep(0.05 if answer.drip_bytes else 0)
                 except ConnectionError:
                     self.close_connection = True
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,34 @@ KINDS = {
     "aiff": ("aiff", "pcm_s16be"),
     "mka": ("matroska", "libopus"),
 }
+# More of what lies about, with what its players call it.
+RARER = {
+    "wav of 24 bits": ("wav", "pcm_s24le"),
+    "wav of floats": ("wav", "pcm_f32le"),
+    "wav of 8 bits": ("wav", "pcm_u8"),
+    "wav in A-law": ("wav", "pcm_alaw"),
+    "wav in mu-law": ("wav", "pcm_mulaw"),
+    "wav in ADPCM": ("wav", "adpcm_ms"),
+    "wav of mp3": ("wav", "mp3"),
+    "wav beyond 4 GB": ("w64", "pcm_s16le"),
+    "m4a without loss": ("ipod", "alac"),
+    "ogg vorbis": ("ogg", "vorbis"),
+    "webm vorbis": ("webm", "vorbis"),
+    "mkv": ("matroska", "aac"),
+    "mkv of a DVD": ("matroska", "ac3"),
+    "avi": ("avi", "mp3"),
+    "wma": ("asf", "wmav2"),
+    "amr in 3gp": ("3gp", "libopencore_amrnb"),
+    "3g2": ("3g2", "aac"),
+    "caf": ("caf", "pcm_s16be"),
+    "au": ("au", "pcm_mulaw"),
+    "mp2": ("mp2", "mp2"),
+    "ts": ("mpegts", "aac"),
+    "flv": ("flv", "aac"),
+    "wavpack": ("wv", "wavpack"),
+    "tta": ("tta", "tta"),
+    "voc": ("voc", "pcm_u8"),
+}
 WITH_PICTURES = {"mp4": "libx264", "mov": "libx264", "webm": "libvpx"}
 
 
@@ -55,24 +84,44 @@ def silence(seconds: float) -> Waves:
     return np.zeros(int(seconds * RATE), dtype=np.int16)
 
 
-def recording(kind: str, waves: Waves, *, pictures: bool = False) -> bytes:
-    """The waves in a file of that kind."""
-    container_format, codec = KINDS[kind]
+def recording(
+    kind: str,
+    *tracks: Waves,
+    pictures: bool = False,
+    rate: int | None = None,
+    layout: str = "mono",
+    starts: float = 0.0,
+) -> bytes:
+    """The waves in a file of that kind, one after the other as tracks of their own; the sound `starts` so late."""
+    container_format, codec = (KINDS | RARER)[kind]
+    rate = rate or {"libopus": 48_000, "libopencore_amrnb": 8_000, "ac3": 48_000, "wmav2": 44_100}.get(codec, RATE)
+    layout = "stereo" if codec == "vorbis" else layout
     held = io.BytesIO()
     with av.open(held, "w", format=container_format) as container:
-        rate = {"libopus": 48_000, "libopencore_amrnb": 8_000}.get(codec, RATE)
         video: Any = _video(container, WITH_PICTURES[kind]) if pictures else None
-        stream: Any = container.add_stream(codec, rate=rate, layout="mono")
+        streams: list[Any] = [container.add_stream(codec, rate=rate, layout=layout) for _ in tracks]
+        for stream in streams:
+            stream.bit_rate = 64_000
+            stream.codec_context.options = {"strict": "experimental"}
         if video is not None:
             _film(container, video)
-        resampler = av.AudioResampler(format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or 0)
-        frame = av.AudioFrame.from_ndarray(waves.reshape(1, -1), format="s16", layout="mono")
-        frame.sample_rate = RATE
-        for part in (frame, None):
-            for made in resampler.resample(part):
-                container.mux(stream.encode(made))
-        container.mux(stream.encode(None))
+        for stream, waves in zip(streams, tracks, strict=True):
+            _spoken(container, stream, waves, starts)
     return held.getvalue()
+
+
+def _spoken(container: Any, stream: Any, waves: Waves, starts: float) -> None:
+    resampler = av.AudioResampler(
+        format=stream.format, layout=stream.layout, rate=stream.rate, frame_size=stream.frame_size or 0
+    )
+    frame = av.AudioFrame.from_ndarray(waves.reshape(1, -1), format="s16", layout="mono")
+    frame.sample_rate = RATE
+    frame.time_base = Fraction(1, RATE)
+    frame.pts = round(starts * RATE)
+    for part in (frame, None):
+        for made in resampler.resample(part):
+            container.mux(stream.encode(made))
+    container.mux(stream.encode(None))
 
 
 def silent_film(kind: str = "mp4") -> bytes:
@@ -96,14 +145,14 @@ def _film(container: Any, stream: Any) -> None:
     container.mux(stream.encode(None))
 
 
-def whisper_model(folder: Path) -> Path:
+def whisper_model(folder: Path, *, mels: int = 80) -> Path:
     """Writes a model that hears SENTENCE in whatever is said, from 0.0 to 2.0 seconds.
 
     Every layer passes its input on unchanged, so each token depends on the one before it alone: the projection prefers
     the token that follows in the script.
     """
     tokens, script = _vocabulary()
-    width, mels = 64, 80
+    width = 64
     spec = specs.WhisperSpec(1, 1, 1, 1)
     random = np.random.default_rng(0)
     embeddings = random.normal(size=(len(tokens), width)).astype(np.float32)

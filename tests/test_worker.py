@@ -32,8 +32,9 @@ from memory.settings import Settings
 from ops import launch
 from ops.ports import free_port
 from ops.temporal import environment, find_server, server_command
+from tests import speech
 from tests.conftest import DatabaseUrls
-from tests.fakes import WordEmbedder
+from tests.fakes import TranscriptionEndpoint, WordEmbedder
 
 FILES = 60
 PARAGRAPHS = 3
@@ -62,7 +63,7 @@ class Stage:
         )
         return self._start(command, environment(self.folder))
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(self, **more: str) -> subprocess.Popen[bytes]:
         assert self.settings.database_url is not None
         settings = {
             "DATABASE_URL": self.settings.database_url.get_secret_value(),
@@ -70,7 +71,7 @@ class Stage:
             "TEMPORAL_ADDRESS": self.address,
             "OCR_ENGINE": "off",
         }
-        return self._start([sys.executable, "-P", "-m", "worker"], {"PATH": os.defpath, **settings})
+        return self._start([sys.executable, "-P", "-m", "worker"], {"PATH": os.defpath, **settings, **more})
 
     def drop(self) -> UUID:
         """A batch of several seconds of work, accepted and not started."""
@@ -185,6 +186,29 @@ def test_what_a_killed_worker_left_is_finished_by_the_next(stage: Stage) -> None
     stage.start_worker()
 
     assert_each_chunk_is_there_once(stage, stage.wait(batch_id, is_complete))
+
+
+@pytest.mark.long
+def test_a_recording_whose_worker_was_killed_is_heard_by_the_next_and_stored_once(stage: Stage) -> None:
+    with TranscriptionEndpoint() as ear:
+        hearing = {"TRANSCRIPTION_MODEL": "openai:hearer", "TRANSCRIPTION_BASE_URL": f"{ear.url}/v1"}
+        stage.start_temporal()
+        child = stage.start_worker(**hearing)
+        memo = IncomingFile("memo.wav", "audio/wav", io.BytesIO(speech.recording("wav", speech.voice(2))))
+        batch_id = stage.services.drops.open(stage.caller, "garden", [memo], DropOptions()).batch_id
+        ear.gate.clear()
+        stage.start_drop(batch_id)
+        pause = threading.Event()
+        while not ear.received:
+            pause.wait(0.05)
+        kill(child)
+        ear.gate.set()
+        stage.start_worker(**hearing)
+        (file,) = stage.wait(batch_id, is_complete).files
+
+    assert (file.status, file.chunks, len(file.memory_ids)) == ("done", 1, 1)
+    assert len(ear.received) == 2
+    assert stage.services.collections.get(stage.caller, "garden").memory_count == 1
 
 
 def test_a_worker_killed_amid_a_dedup_loses_no_keeper_and_halves_no_cluster(

@@ -8,7 +8,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 with workflow.unsafe.imports_passed_through():
     from activities.files import Awaiting, Batch, FileActivities, GivenUp, Listing, LostFile, Portion, Unfinished
     from activities.heartbeats import WORKER_LOST
-    from memory.errors import Misconfigured
+    from memory.errors import Misconfigured, Slow, Unavailable
     from workflows.policies import CAPTION, DATABASE, EMBED, READ_FILE, TRANSCRIBE
 
 PORTIONS_AT_ONCE = 4
@@ -17,6 +17,8 @@ TRANSCRIPTIONS_AT_ONCE = 2
 CAPTIONS_AT_ONCE = 4
 # One run's history stays around a thousand events; ten thousand files are a chain of runs.
 LISTINGS_A_RUN = 10
+# What these say was written for people; other errors are known by their name alone.
+_TELLING = frozenset({Misconfigured.__name__, Slow.__name__, Unavailable.__name__})
 
 
 def workflow_id(batch_id: str) -> str:
@@ -110,7 +112,7 @@ class DropWorkflow:
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
-                await self._give_up(single, "worker_lost" if _type(error) == WORKER_LOST else "no_transcript")
+                await self._go_without_transcript(single, error)
                 return
         await self._store_single(single)
 
@@ -124,13 +126,21 @@ class DropWorkflow:
                 await workflow.execute_activity_method(FileActivities.go_without_captions, single, **DATABASE)
         await self._store_single(single)
 
+    async def _go_without_transcript(self, single: Portion, error: ActivityError) -> None:
+        if _type(error) == WORKER_LOST:
+            await self._give_up(single, "worker_lost")
+        elif isinstance(error.cause, ApplicationError) and error.cause.type in _TELLING:
+            await self._give_up(single, "no_transcript", error.cause.message)
+        else:
+            await self._give_up(single, "no_transcript")
+
     async def _store_single(self, single: Portion) -> None:
         failure = await self._store(single)
         if failure is not None:
             await self._give_up(single, _reason(failure))
 
-    async def _give_up(self, single: Portion, reason: GivenUp) -> None:
-        lost = LostFile(single.tenant_id, single.file_ids[0], reason)
+    async def _give_up(self, single: Portion, reason: GivenUp, detail: str | None = None) -> None:
+        lost = LostFile(single.tenant_id, single.file_ids[0], reason, detail)
         await workflow.execute_activity_method(FileActivities.give_up_file, lost, **DATABASE)
 
 

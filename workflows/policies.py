@@ -5,6 +5,8 @@ from datetime import timedelta
 from temporalio.common import Priority, RetryPolicy
 from temporalio.workflow import ActivityConfig
 
+from memory.errors import Slow
+
 TASK_QUEUE = "rememberos"
 # Taken by pools of their own: what takes hours, or waits for a model elsewhere, holds up nothing else.
 TRANSCRIPTION_QUEUE = "rememberos-media"
@@ -16,18 +18,21 @@ _PATIENT = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_interval=timedelta(seconds=30)
 )
 
-# For what can be done without in the end, in one way or another: some ten minutes, and some two.
+# For what can be done without in the end, in one way or another: some ten minutes, and some two. Who was silent for as
+# long as a model may take is not asked again.
 _PERSISTENT = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=60),
     maximum_attempts=15,
+    non_retryable_error_types=[Slow.__name__],
 )
 _BRIEF = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=30),
     maximum_attempts=8,
+    non_retryable_error_types=[Slow.__name__],
 )
 
 # A worker that was killed is noticed after this long; a busy machine must still get a beat through.

@@ -6,9 +6,9 @@ import threading
 import httpx2
 from pydantic import SecretStr
 
-from memory.adapters.openai_endpoint import Endpoint, Words
+from memory.adapters.openai_endpoint import Endpoint, Words, while_looking
 from memory.errors import Invalid, Misconfigured, Unavailable
-from memory.ports import Captioner
+from memory.ports import Captioner, Look, unwatched
 
 _LONGEST_RETRY_AFTER_SECONDS = 60.0
 _MAX_CHARACTERS = 4_000
@@ -60,10 +60,10 @@ class OpenAICaptioner(Captioner):
         """False once a model that may be blind has turned out to be."""
         return not self._blind.is_set()
 
-    def caption(self, jpeg: bytes) -> str:
+    def caption(self, jpeg: bytes, look: Look = unwatched) -> str:
         """See Captioner. Raises Unavailable, Misconfigured, and Invalid when the model refuses the picture."""
         try:
-            return self._ask(jpeg)
+            return self._ask(jpeg, look)
         except (Invalid, Misconfigured):
             if self._may_be_blind:
                 self._blind.set()
@@ -73,21 +73,24 @@ class OpenAICaptioner(Captioner):
         """Gives the connections back."""
         self._endpoint.close()
 
-    def _ask(self, jpeg: bytes) -> str:
+    def _ask(self, jpeg: bytes, look: Look) -> str:
         picture = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
         with self._endpoint.asked():
-            answer = self._endpoint.client.chat.completions.create(
-                model=self._name,
-                messages=[
-                    {
-                        "role": "user",
-                        "content": [
-                            {"type": "text", "text": _ASKED},
-                            {"type": "image_url", "image_url": {"url": picture}},
-                        ],
-                    }
-                ],
-                timeout=self._timeout,
+            answer = while_looking(
+                lambda: self._endpoint.client.chat.completions.create(
+                    model=self._name,
+                    messages=[
+                        {
+                            "role": "user",
+                            "content": [
+                                {"type": "text", "text": _ASKED},
+                                {"type": "image_url", "image_url": {"url": picture}},
+                            ],
+                        }
+                    ],
+                    timeout=self._timeout,
+                ),
+                look,
             )
             caption = answer.choices[0].message.content
         if not isinstance(caption, str) or not caption.strip():

@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 from pydantic import SecretStr
 
-from memory.adapters.openai_endpoint import Endpoint, Words
+from memory.adapters.openai_endpoint import Endpoint, Words, while_looking
 from memory.errors import Invalid, Unavailable
-from memory.ports import SAMPLES_A_SECOND, Said, Samples, Transcriber, Transcript
+from memory.ports import SAMPLES_A_SECOND, Look, Said, Samples, Transcriber, Transcript, unwatched
 
 _LONGEST_RETRY_AFTER_SECONDS = 60.0
 # Some servers take as long as the recording lasts.
@@ -75,35 +75,39 @@ class OpenAITranscriber(Transcriber):
     def name(self) -> str:
         return self._name
 
-    def transcribe(self, samples: Samples, language: str | None) -> Transcript:
+    def transcribe(self, samples: Samples, language: str | None, look: Look = unwatched) -> Transcript:
         """See Transcriber. Raises Unavailable, Misconfigured, and Invalid when the endpoint refuses the sound."""
         seconds = len(samples) / SAMPLES_A_SECOND
         form = self._form
         try:
-            answer = self._request(_as_wav(samples), language, form, seconds)
+            answer = self._request(_as_wav(samples), language, form, seconds, look)
         except Invalid:
             if form != "verbose_json":
                 raise
-            answer = self._request(_as_wav(samples), language, "json", seconds)
+            answer = self._request(_as_wav(samples), language, "json", seconds, look)
             with self._lock:
                 self._form = "json"
         return _transcript(answer, seconds, language)
 
+    def examine(self) -> None:
+        """Who is elsewhere has to be asked."""
+
     def load(self) -> None:
         """Has a moment of silence transcribed, to see whether the endpoint answers."""
-        self._request(_as_wav(bytes(2 * SAMPLES_A_SECOND)), None, "json", 1)
+        self._request(_as_wav(bytes(2 * SAMPLES_A_SECOND)), None, "json", 1, unwatched)
 
     def close(self) -> None:
         """Gives the connections back."""
         self._endpoint.close()
 
-    def _request(self, wav: bytes, language: str | None, form: str, seconds: float) -> Any:
+    def _request(self, wav: bytes, language: str | None, form: str, seconds: float, look: Look) -> Any:
         timeout = httpx2.Timeout(self._patience_seconds + _SECONDS_FOR_A_SECOND * seconds, connect=5.0)
         wanted: dict[str, Any] = {"model": self._name, "file": ("sound.wav", wav, "audio/wav"), "response_format": form}
+        wanted["timeout"] = timeout
         if language is not None and len(language) == 2:
             wanted["language"] = language
         with self._endpoint.asked():
-            answer = self._endpoint.client.audio.transcriptions.create(**wanted, timeout=timeout)
+            answer = while_looking(lambda: self._endpoint.client.audio.transcriptions.create(**wanted), look)
             # A server that speaks another form may answer with 200 all the same.
             if not isinstance(answer.text, str):
                 raise TypeError

@@ -158,6 +158,20 @@ def hold_pending(session: Session, file_id: UUID) -> bool:
     return held.one_or_none() is not None
 
 
+def is_wanted(session: Session, file_id: UUID) -> bool:
+    """Whether work on the file still leads anywhere."""
+    found = session.execute(
+        text(
+            f"""
+            select f.id from files f join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
+            where f.id = :file_id and f.status in {PENDING} and b.collection_id is not null
+            """
+        ),
+        {"file_id": file_id},
+    )
+    return found.one_or_none() is not None
+
+
 def hold_content(session: Session, file: FileToStore) -> None:
     """Keeps every other file with this content, collection and tag waiting until the transaction ends."""
     content = f"content {file.collection_id} {file.content} {file.options.container_tag or ''}"

@@ -11,6 +11,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
+from memory import perceiving
 from memory.chunking import SPECIAL_TOKENS, chunk
 from memory.drop_schemas import BatchFile, DropOptions
 from memory.embedding import Embedding
@@ -22,6 +23,7 @@ from memory.ports import (
     Block,
     Captioner,
     Document,
+    Look,
     MediaReader,
     Said,
     Samples,
@@ -29,6 +31,7 @@ from memory.ports import (
     Sound,
     Transcriber,
     Transcript,
+    unwatched,
 )
 from memory.schemas import SearchRequest
 from memory.services import Services
@@ -71,12 +74,16 @@ class Ear(Transcriber):
         self.heard = list(heard)
         self.languages: list[str | None] = []
 
-    def transcribe(self, samples: Samples, language: str | None) -> Transcript:
+    def transcribe(self, samples: Samples, language: str | None, look: Look = unwatched) -> Transcript:
         self.languages.append(language)
+        look()
         answer = self.heard.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def examine(self) -> None:
+        """Nothing to see."""
 
     def load(self) -> None:
         """Nothing to load."""
@@ -97,8 +104,9 @@ class Eye(Captioner):
     def sees(self) -> bool:
         return self._sees
 
-    def caption(self, jpeg: bytes) -> str:
+    def caption(self, jpeg: bytes, look: Look = unwatched) -> str:
         self.pictures.append(jpeg)
+        look()
         answer = self.seen.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -267,6 +275,43 @@ def test_what_is_no_fault_of_the_file_leaves_it_to_be_tried_again(stage: Staging
     assert staged.store().status == "done"
     assert staged.store().chunks == 1
     assert [text for text, _ in staged.memories()] == ["At last."]
+
+
+@pytest.mark.parametrize(("document", "kind"), [(RECORDING, "hear"), (PICTURE, "see")])
+def test_what_is_cancelled_amid_its_perceiving_is_not_stored_and_can_be_taken_up_again(
+    stage: Staging, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, document: Document, kind: str
+) -> None:
+    monkeypatch.setattr(perceiving, "_LOOK_SECONDS", 0.0)
+
+    class Cancelling(Ear, Eye):
+        def __init__(self) -> None:
+            Eye.__init__(self)
+
+        def transcribe(self, samples: Samples, language: str | None, look: Look = unwatched) -> Transcript:
+            staged.house.batches.cancel(tenant.caller, staged.batch_id)
+            look()
+            pytest.fail("it went on")
+
+        def caption(self, jpeg: bytes, look: Look = unwatched) -> str:
+            return str(self.transcribe(np.zeros(1, dtype=np.int16), None, look))
+
+    model = Cancelling()
+    staged = stage(document, Senses(Media(5), model, model))
+    staged.perceive()
+    assert (staged.store().status, staged.file.error) == ("failed", "cancelled")
+    assert memories_of(staged.house, tenant.caller) == 0
+    assert staged.house.batches.retry(tenant.caller, staged.batch_id).queued == 1
+
+
+def test_what_was_taken_up_again_amid_its_perceiving_is_not_stored_without(stage: Staging, tenant: Tenant) -> None:
+    staged = stage(RECORDING, Senses(Media(5), Ear(Transcript([said(0, 1, "Hello.")], "en", is_sure=True))))
+    staged.house.batches.cancel(tenant.caller, staged.batch_id)
+    staged.house.batches.retry(tenant.caller, staged.batch_id)
+    assert staged.store().status == "queued"
+    staged.house.ingesting.read(tenant.caller.tenant_id, staged.file_id)
+    staged.perceive()
+    assert staged.store().status == "done"
+    assert [text for text, _ in staged.memories()] == ["Hello."]
 
 
 def test_a_caption_and_what_is_written_are_both_found_each_by_itself(stage: Staging, tenant: Tenant) -> None:

@@ -59,6 +59,8 @@ _PICTURES = (
     (b"GIF89a", "image/gif"),
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
+    (b"II+\x00\x08\x00\x00\x00", "image/tiff"),
+    (b"MM\x00+\x00\x08\x00\x00", "image/tiff"),
 )
 # One file, or a tar archive, packed as a whole.
 _PACKED = (
@@ -71,6 +73,8 @@ _UNREAD = (
     (b"7z\xbc\xaf\x27\x1c", "application/x-7z-compressed"),
     (b"Rar!\x1a\x07", "application/vnd.rar"),
 )
+# What scanners of old write, in its form that is no text.
+_NETPBM = re.compile(rb"P[456]\s(?:\s*#[^\n]*\n)*\s*\d+\s+\d+\s")
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OLE_STREAMS = (
@@ -142,6 +146,8 @@ def binary_kind(data: bytes) -> tuple[Kind | None, str] | None:
 def _picture_type(data: bytes) -> str | None:
     if data.startswith(b"BM") and int.from_bytes(data[2:6], "little") in range(26, len(data) + 4):
         return "image/bmp"
+    if _NETPBM.match(data[:1024]):
+        return "image/x-portable-anymap"
     return next((media for start, media in _PICTURES if data.startswith(start)), None) or _boxed_picture(data)
 
 

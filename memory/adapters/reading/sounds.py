@@ -13,7 +13,10 @@ from memory.ports import SAMPLES_A_SECOND
 
 # A stream in which nothing but this many packets in a row can be decoded is no sound.
 _MAX_BROKEN = 2_000
-_FRAMES_A_PIECE = 512
+# Less is how formats count; more is a clock that was set while it ran.
+_GAP_SECONDS = 0.2
+_JUMP_SECONDS = 3_600.0
+_SILENT_SAMPLES = 65_536
 
 _STARTS = (
     (b"fLaC\x00\x00\x00\x22", "audio/flac"),
@@ -26,6 +29,9 @@ _STARTS = (
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "video/x-ms-asf"),
     (b"FLV\x01", "video/x-flv"),
     (b"\x00\x00\x01\xba", "video/mpeg"),
+    (b"TTA1", "audio/x-tta"),
+    (b"Creative Voice File\x1a", "audio/x-voc"),
+    (b"riff\x2e\x91\xcf\x11", "audio/wav"),
 )
 _FTYP = {b"M4A ": "audio/mp4", b"M4B ": "audio/mp4", b"qt  ": "video/quicktime"}
 _HAS_VIDEO = re.compile(rb"hdlr.{8}vide", re.S)
@@ -86,6 +92,8 @@ def _frames(data: bytes) -> str | None:
         start = 10 + ((data[6] & 0x7F) << 21 | (data[7] & 0x7F) << 14 | (data[8] & 0x7F) << 7 | data[9] & 0x7F)
         if data[5] & 0x10:
             start += 10
+        if data[start : start + 4] == b"fLaC":
+            return "audio/flac"
         return "audio/aac" if _in_a_row(data, start, _adts_length) else "audio/mpeg"
     # The mark of UTF-16 looks like a frame of a layer that nobody uses, with a checksum that nobody wrote.
     if not data.startswith(BOM_UTF16_LE) and _in_a_row(data, start, _mp3_length):
@@ -129,55 +137,73 @@ def _adts_length(header: bytes) -> int:
 
 
 def decoded(source: BinaryIO, max_samples: int) -> Iterator[bytes]:
-    """The first sound track as 16-bit samples of one channel, a little more than `max_samples` where there are more.
+    """One sound track as 16-bit samples of one channel, a little more than `max_samples` where there are more: the one
+    that a player would choose. What is missing in it is silent, so that times are those of the recording.
 
-    Nothing at all when there is no sound track. Raises RejectedFile when nothing of it can be decoded.
+    Nothing at all when there is no sound. Raises RejectedFile when nothing of it can be decoded.
     """
     try:
         with av.open(source, mode="r", metadata_errors="ignore") as container:
-            if not container.streams.audio:
+            stream = container.streams.best("audio")
+            if stream is None:
                 return
+            track = _Track(container, stream)
             given = 0
-            for piece in _resampled(container):
+            for piece in track.samples(max_samples):
                 given += len(piece) // 2
                 yield piece
                 if given > max_samples:
                     return
     except (av.error.FFmpegError, IndexError, ValueError, EOFError) as error:
         raise RejectedFile(f"it is damaged: its sound cannot be decoded ({type(error).__name__})") from error
-    if not given:
+    if not given and track.broken:
         raise RejectedFile("it is damaged: its sound cannot be decoded")
 
 
-def _resampled(container: Any) -> Iterator[bytes]:
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLES_A_SECOND)
-    for frame in _sane(container):
-        frame.pts = None  # gaps and jumps in time are no matter here
-        for made in resampler.resample(frame):
+class _Track:
+    """A sound track while it is decoded; `broken` counts what of it could not be."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._container = container
+        self._stream = stream
+        self.broken = 0
+
+    def samples(self, most: int) -> Iterator[bytes]:
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLES_A_SECOND)
+        seconds = (self._container.start_time or 0) / av.time_base
+        for frame in self._frames():
+            missing = 0.0 if frame.time is None else frame.time - seconds
+            if _GAP_SECONDS < missing < _JUMP_SECONDS:
+                silent = min(round(missing * SAMPLES_A_SECOND), most)
+                yield from (bytes(2 * _SILENT_SAMPLES) for _ in range(silent // _SILENT_SAMPLES))
+                yield bytes(2 * (silent % _SILENT_SAMPLES))
+                seconds += missing
+            seconds += frame.samples / frame.sample_rate
+            frame.pts = None  # the resampler would fill gaps in ways of its own
+            for made in resampler.resample(frame):
+                yield _bytes(made)
+        for made in resampler.resample(None):
             yield _bytes(made)
-    for made in resampler.resample(None):
-        yield _bytes(made)
 
-
-def _sane(container: Any) -> Iterator[Any]:
-    """The frames that can be decoded: damage in the middle costs what is damaged."""
-    broken = 0
-    stream = container.streams.audio[0]
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-            frames = packet.decode()
-        except StopIteration:
-            return
-        except av.error.FFmpegError:
-            broken += 1
-            if broken > _MAX_BROKEN:
+    def _frames(self) -> Iterator[Any]:
+        """Those that can be decoded: damage in the middle costs what is damaged."""
+        in_a_row = 0
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+                frames = packet.decode()
+            except StopIteration:
                 return
-            continue
-        if frames:
-            broken = 0
-        yield from frames
+            except av.error.FFmpegError:
+                self.broken += 1
+                in_a_row += 1
+                if in_a_row > _MAX_BROKEN:
+                    return
+                continue
+            if frames:
+                in_a_row = 0
+            yield from frames
 
 
 def _bytes(frame: Any) -> bytes:

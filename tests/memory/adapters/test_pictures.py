@@ -63,6 +63,9 @@ def is_half_dark(picture: Image.Image) -> bool:
         ("CMYK", "TIFF"),
         ("1", "TIFF"),
         ("RGB", "AVIF"),
+        ("RGB", "PPM"),
+        ("L", "PPM"),
+        ("1", "PPM"),
     ],
 )
 def test_every_form_is_seen_as_it_is(see: See, mode: str, kind: str) -> None:
@@ -95,6 +98,34 @@ def test_a_photo_of_an_apple_device_is_known_and_seen(read: Read, see: See) -> N
     document = read("IMG_1.jpg", HEIC.read_bytes())
     assert (document.content_type, document.awaits) == ("image/heic", "caption")
     assert see(HEIC.read_bytes()).size == (640, 90)
+
+
+def test_a_scan_of_netpbm_and_a_large_tiff_are_pictures_under_any_name(read: Read) -> None:
+    for data, media_type in (
+        (saved(half_dark(), "PPM"), "image/x-portable-anymap"),
+        (saved(half_dark(), "TIFF", big_tiff=True), "image/tiff"),
+    ):
+        document = read("notes.txt", data)
+        assert (document.content_type, document.awaits, document.blocks) == (media_type, "caption", [])
+
+
+@pytest.mark.parametrize("text", ["P5 is a chip of 2004 with 12 pins", "P6 12 monkeys"])
+def test_a_text_that_begins_like_a_scan_is_a_text(read: Read, text: str) -> None:
+    assert read("note.txt", text.encode()).blocks[0].text == text
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_every_kind_that_says_how_it_was_held_stands_upright(see: See, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = see(saved(half_dark().rotate(90, expand=True), kind, exif=exif))
+    assert picture.size == (200, 100)
+    assert is_half_dark(picture)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+def test_of_every_animation_the_first_frame_is_seen(see: See, kind: str) -> None:
+    assert is_half_dark(see(saved(half_dark(), kind, save_all=True, append_images=[Image.new("RGB", (200, 100))])))
 
 
 def test_of_an_animation_the_first_frame_is_seen(see: See) -> None:

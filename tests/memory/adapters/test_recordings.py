@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from memory.adapters.documents import PIECE_SECONDS, GuardedReader
 from memory.adapters.guard import Limits
@@ -13,6 +14,7 @@ from memory.errors import RejectedFile
 from memory.ports import SAMPLES_A_SECOND, Samples
 from tests import speech
 from tests.memory.adapters.conftest import Read
+from tests.memory.adapters.paper import saved
 
 TYPES = {
     "wav": "audio/wav",
@@ -29,7 +31,25 @@ TYPES = {
     "amr": "audio/amr",
     "aiff": "audio/aiff",
     "mka": "audio/x-matroska",
+    "m4a without loss": "audio/mp4",
+    "ogg vorbis": "audio/ogg",
+    "webm vorbis": "audio/webm",
+    "mkv": "audio/x-matroska",
+    "mkv of a DVD": "audio/x-matroska",
+    "avi": "video/x-msvideo",
+    "wma": "video/x-ms-asf",
+    "amr in 3gp": "audio/3gpp",
+    "3g2": "audio/3gpp",
+    "caf": "audio/x-caf",
+    "au": "audio/basic",
+    "mp2": "audio/mpeg",
+    "ts": "video/mp2t",
+    "flv": "video/x-flv",
+    "wavpack": "audio/x-wavpack",
+    "tta": "audio/x-tta",
+    "voc": "audio/x-voc",
 }
+TYPES |= {kind: "audio/wav" for kind in speech.RARER if kind.startswith("wav ")}
 
 Hear = Callable[..., tuple[float, bool, list[Samples]] | None]
 
@@ -47,7 +67,7 @@ def hear(reader: GuardedReader, tmp_path: Path) -> Hear:
     return heard
 
 
-@pytest.mark.parametrize("kind", speech.KINDS)
+@pytest.mark.parametrize("kind", [*speech.KINDS, *speech.RARER])
 def test_every_kind_is_known_under_a_wrong_name_and_decoded(read: Read, hear: Hear, kind: str) -> None:
     data = speech.recording(kind, speech.voice(3))
     document = read("notes.txt", data)
@@ -70,6 +90,54 @@ def test_of_a_film_the_sound_is_heard(read: Read, hear: Hear, kind: str) -> None
     heard = hear(data)
     assert heard is not None
     assert heard[0] == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "layout"), [("wav", 8_000, "mono"), ("flac", 96_000, "5.1"), ("m4a", 48_000, "5.1")]
+)
+def test_from_every_rate_and_channel_the_voice_is_heard(hear: Hear, kind: str, rate: int, layout: str) -> None:
+    heard = hear(speech.recording(kind, speech.voice(3), rate=rate, layout=layout))
+    assert heard is not None
+    assert heard[0] == pytest.approx(3, abs=0.1)
+    assert np.concatenate(heard[2]).std() > 0.2 * speech.voice(3).std()
+
+
+def test_times_are_those_of_the_film_where_its_sound_begins_late(hear: Hear) -> None:
+    heard = hear(speech.recording("mp4", speech.voice(2), pictures=True, starts=4))
+    assert heard is not None
+    assert heard[0] == pytest.approx(6, abs=0.1)
+    samples = np.concatenate(heard[2])
+    assert np.abs(samples[: int(3.9 * SAMPLES_A_SECOND)]).max() < 50
+    assert samples[int(4.1 * SAMPLES_A_SECOND) :].std() > 1_000
+
+
+def test_a_clock_that_was_set_while_it_ran_adds_no_hours(hear: Hear) -> None:
+    heard = hear(speech.recording("mp4", speech.voice(2), pictures=True, starts=30_000))
+    assert heard is not None
+    assert heard[0] == pytest.approx(2, abs=0.2)
+
+
+def test_of_several_tracks_one_is_heard(hear: Hear) -> None:
+    heard = hear(speech.recording("mka", speech.voice(3), speech.voice(3)))
+    assert heard is not None
+    assert heard[0] == pytest.approx(3, abs=0.1)
+
+
+def test_a_picture_of_the_cover_is_no_film(read: Read, hear: Hear) -> None:
+    cover = b"\0image/png\0\x03\0" + saved(Image.new("RGB", (40, 40), "red"), "PNG")
+    tag = b"APIC" + len(cover).to_bytes(4, "big") + b"\0\0" + cover
+    size = bytes(len(tag) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    for kind, media_type in (("mp3", "audio/mpeg"), ("flac", "audio/flac")):
+        data = b"ID3\x04\0\0" + size + tag + speech.recording(kind, speech.voice(2))
+        assert read("song", data).content_type == media_type
+        heard = hear(data)
+        assert heard is not None
+        assert heard[0] == pytest.approx(2, abs=0.1)
+
+
+def test_a_recording_of_no_length_has_no_sound(hear: Hear) -> None:
+    whole = speech.recording("wav", speech.silence(1))
+    assert hear(whole[: whole.index(b"data") + 4] + bytes(4)) is None
 
 
 def test_a_silent_film_has_no_sound(hear: Hear) -> None:

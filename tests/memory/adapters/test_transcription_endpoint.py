@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from memory.adapters.transcription_endpoint import OpenAITranscriber
-from memory.errors import AppError, Invalid, Misconfigured, Unavailable
+from memory.errors import AppError, Invalid, Misconfigured, Slow, Unavailable
 from memory.ports import Said
 from tests import speech
 from tests.fakes import Answer, TranscriptionEndpoint, refusal
@@ -96,7 +96,6 @@ def test_a_busy_server_is_asked_again(endpoint: TranscriptionEndpoint, ear: Open
         Answer(body=b'{"segments": []}'),
         Answer(body=b'{"text": "x", "segments": [{"text": "x", "start": "soon", "end": 1}]}'),
         Answer(body=b'{"text": "x", "segments": [1]}'),
-        Answer(after_seconds=1.5),
     ],
     ids=lambda answer: f"{answer.status} {answer.body[:20]!r}",
 )
@@ -106,6 +105,37 @@ def test_an_unusable_answer_is_unavailable(
     endpoint.script += [answer] * 3
     with pytest.raises(Unavailable):
         ear.transcribe(SOUND, None)
+
+
+@pytest.mark.parametrize("answer", [Answer(after_seconds=1.5), Answer(body=b"{}" + b" " * 1000, drip_bytes=1)])
+def test_who_keeps_silent_or_never_comes_to_the_end_is_slow(
+    endpoint: TranscriptionEndpoint, ear: OpenAITranscriber, answer: Answer
+) -> None:
+    endpoint.script += [answer] * 3
+    with pytest.raises(Slow, match="in time"):
+        ear.transcribe(SOUND, None)
+
+
+def test_of_a_refused_key_not_even_a_part_is_quoted(endpoint: TranscriptionEndpoint, ear: OpenAITranscriber) -> None:
+    endpoint.script.append(refusal(401, f"Incorrect API key provided: {KEY[:7]}****{KEY[-4:]}"))
+    with pytest.raises(Misconfigured) as caught:
+        ear.transcribe(SOUND, None)
+    assert KEY[:7] not in caught.value.detail
+    assert KEY[-4:] not in caught.value.detail
+
+
+def test_a_request_is_left_behind_when_nobody_wants_its_answer(
+    endpoint: TranscriptionEndpoint, ear: OpenAITranscriber
+) -> None:
+    def look() -> None:
+        raise InterruptedError
+
+    endpoint.gate.clear()
+    try:
+        with pytest.raises(InterruptedError):
+            ear.transcribe(SOUND, None, look)
+    finally:
+        endpoint.gate.set()
 
 
 @pytest.mark.parametrize(
