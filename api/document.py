@@ -141,7 +141,7 @@ def _headers(status: str, response: dict[str, Any], *, replayed: bool) -> dict[s
         headers[idempotency.REPLAYED] = _header("This answer was given before", required=False, const="true")
     if status == "401":
         headers["WWW-Authenticate"] = _header("How to show a key", const="Bearer")
-    if status == "429":
+    if status in {"429", "503"}:
         headers["Retry-After"] = _header("Seconds to wait", pattern="^[1-9][0-9]*$")
     return headers
 

@@ -57,8 +57,13 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorAnswer, "description": "Over a size limit"},
     422: {"model": HTTPValidationError, "description": "Wrong shape or out of range"},
     429: {"model": ErrorAnswer, "description": "Too many requests in this minute; see `Retry-After`"},
-    503: {"model": ErrorAnswer, "description": "Something that this needs does not answer now"},
+    503: {"model": ErrorAnswer, "description": "Something that this needs does not answer now; see `Retry-After`"},
 }
+
+
+def beyond_the_end(size: int) -> JSONResponse:
+    """The answer to a range of a file that begins behind its last byte."""
+    return _answer(416, {"detail": f"the file has {size} bytes"}, {"Content-Range": f"bytes */{size}"})
 
 
 def internal_error(request_id: str) -> JSONResponse:
@@ -79,6 +84,8 @@ async def _refusal(_: Request, error: AppError) -> JSONResponse:
     if error.status >= 500:
         log.warning("refused", status=error.status, reason=error.detail)
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
     body: dict[str, Any] = {"detail": encodable(error.detail)}
     if error.status == 422:
         body["errors"] = [{"type": "value_error", "loc": ["body"], "msg": body["detail"]}]

@@ -194,7 +194,7 @@ def upload_folder(
     groups = [[one] for one in stored(files) if one.size]
     memories: list[Memory] = []
     if groups:
-        made = services.attachments.upload(caller, collection, wanted, groups)
+        made = services.attachments.upload(caller, collection, wanted, groups, of_a_folder=True)
         _wait_for_texts(request, services, caller, made)
         memories = services.attachments.shown(caller, made.ids)
     return answer(

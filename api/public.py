@@ -6,9 +6,11 @@ from anyio import to_thread
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
-from starlette.responses import MalformedRangeHeader
+from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
+from api import errors
 from api.arriving import Arriving, pieces
 from api.deps import Services
 from memory.adapters.objects import LocalObjects, attachment, media_type
@@ -31,8 +33,19 @@ _DOWNLOAD = {
 }
 
 
+class _BeyondTheEnd(Exception):
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
 class _StoredFile(FileResponse):
     """A range that is none, or counts something else than bytes, is as if it were not asked for."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except _BeyondTheEnd as beyond:
+            await errors.beyond_the_end(beyond.size)(scope, receive, send)
 
     @classmethod
     def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
@@ -40,6 +53,9 @@ class _StoredFile(FileResponse):
             return super()._parse_range_header(http_range, file_size)
         except MalformedRangeHeader:
             return []
+        except RangeNotSatisfiable as error:
+            # Answered by the framework, it would be the only refusal whose body is no JSON.
+            raise _BeyondTheEnd(file_size) from error
 
 
 # Monitors often ask with HEAD.

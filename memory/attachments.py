@@ -46,9 +46,16 @@ class Attachments:
         self._statistics = statistics
 
     def upload(
-        self, caller: Caller, collection: str, wanted: UploadOptions, sent: Sequence[Sequence[StoredFile]]
+        self,
+        caller: Caller,
+        collection: str,
+        wanted: UploadOptions,
+        sent: Sequence[Sequence[StoredFile]],
+        *,
+        of_a_folder: bool = False,
     ) -> Uploaded:
-        """One memory for each group of files, all or none; the collection is made if missing.
+        """One memory for each group of files, all or none; the collection is made if missing. Where the files are
+        those `of_a_folder`, each memory says where its file lay, also at the top.
 
         Without a text they say the names of their files, so that they are found at once, and a batch that has them read
         is opened. Raises Forbidden, Unavailable.
@@ -66,7 +73,7 @@ class Attachments:
                 drops.insert_files(session, caller.tenant_id, every, batch_id=None, status="done")
             else:
                 _open_batch(session, caller, batch_id, collection_id, collection, wanted, every)
-            rows = [_memory(wanted, group, vector) for group, vector in zip(sent, vectors, strict=True)]
+            rows = [_memory(wanted, group, vector, of_a_folder) for group, vector in zip(sent, vectors, strict=True)]
             memories.insert(
                 session,
                 caller.tenant_id,
@@ -169,8 +176,8 @@ def _text(wanted: UploadOptions, group: Sequence[StoredFile]) -> str:
     return wanted.text or "\n".join(file.filename for file in group)[:MAX_TEXT_CHARACTERS]
 
 
-def _memory(wanted: UploadOptions, group: Sequence[StoredFile], vector: Vectors) -> NewMemory:
-    paths = {"path": group[0].path} if len(group) == 1 and group[0].path else {}
+def _memory(wanted: UploadOptions, group: Sequence[StoredFile], vector: Vectors, of_a_folder: bool) -> NewMemory:
+    path = group[0].path or (group[0].filename if of_a_folder else None) if len(group) == 1 else None
     return NewMemory(
         id=uuid4(),
         text=_text(wanted, group),
@@ -178,7 +185,7 @@ def _memory(wanted: UploadOptions, group: Sequence[StoredFile], vector: Vectors)
         importance=wanted.importance,
         category=wanted.category,
         source=wanted.source,
-        metadata={**wanted.metadata, **paths},
+        metadata={**wanted.metadata, **({"path": path} if path else {})},
         container_tag=wanted.container_tag,
         file_ids=[file.id for file in group],
     )

@@ -6,11 +6,13 @@ from typing import ClassVar
 class AppError(Exception):
     """Base of every refusal.
 
-    `detail` is one readable sentence without secrets; `retryable` says whether time can heal it.
+    `detail` is one readable sentence without secrets; `retryable` says whether time can heal it, `retry_after` after
+    how many seconds a client may ask again.
     """
 
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    retry_after: ClassVar[int | None] = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -94,6 +96,7 @@ class Unavailable(AppError):
 
     status = 503
     retryable = True
+    retry_after = 5
 
 
 class Slow(Unavailable):
@@ -104,3 +107,4 @@ class Misconfigured(AppError):
     """The installation is set up wrongly; `detail` names the setting or command that mends it (503)."""
 
     status = 503
+    retry_after = 60

@@ -13,7 +13,7 @@ from memory.collections import remove_objects
 from memory.documents import Documents
 from memory.embedding import Embedding
 from memory.errors import Misconfigured, RejectedFile
-from memory.filling import Filling
+from memory.filling import Filling, unopened
 from memory.members import Members
 from memory.perceiving import Perceiving
 from memory.ports import Document, FileReader, ObjectStore, Senses, Vectors
@@ -88,11 +88,13 @@ class Ingesting:
             return None
         try:
             document = self._perceiving.expected(self._document_of(claimed))
+            if claimed.source == UPLOADED:
+                document = unopened(document, claimed.filename)
+            else:
+                document = document.model_copy(update={"note": self._members.take(tenant_id, claimed, document)})
         except RejectedFile as error:
             self.give_up(tenant_id, file_id, error.detail)
             return None
-        if claimed.source != UPLOADED:
-            document = document.model_copy(update={"note": self._members.take(tenant_id, claimed, document)})
         self._documents.keep(tenant_id, file_id, document)
         return document.awaits
 
@@ -134,6 +136,7 @@ class Ingesting:
     def give_up(self, tenant_id: UUID, file_id: UUID, reason: str) -> None:
         """Ends a file as failed; its original stays, for another try. One that has ended is left alone."""
         with self._database.transaction(tenant_id) as session:
+            self._filling.explain(session, tenant_id, file_id, reason[:MAX_REASON_CHARACTERS])
             ingesting.fail(session, file_id, reason[:MAX_REASON_CHARACTERS])
         self._documents.drop(tenant_id, [file_id])
 

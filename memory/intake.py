@@ -71,11 +71,13 @@ class Taking:
         filename = clean_filename(file.filename)
         file_id = uuid4()
         key = f"{self._tenant_id}/files/{file_id}"
+        # Before it is there: a store that takes it in and cannot say so any more has it too.
+        self._stored.append(key)
         try:
             made = self._objects.put(key, file.stream, max_bytes=quotas.MAX_FILE_BYTES)
         except TooLarge:
+            self._stored.remove(key)
             return too_large(filename)
-        self._stored.append(key)
         content_type = clean_content_type(file.content_type, filename)
         path = clean_path(file.filename)
         return StoredFile(file_id, filename, path, content_type, made.size, made.sha256, key)

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID, uuid5
 
+from memory import quotas
+from memory.collections import remove_objects
+from memory.errors import Forbidden, RejectedFile
 from memory.filenames import clean_content_type, clean_filename, clean_path
 from memory.ports import Document, Member, ObjectStore
-from memory.store import ingesting, members
-from memory.store.database import Database
+from memory.store import files, ingesting, members
+from memory.store.database import Database, Session
 from memory.store.ingesting import FileToRead
 from memory.store.members import NewMember
 
@@ -32,7 +35,10 @@ class Members:
         self._objects = objects
 
     def take(self, tenant_id: UUID, parent: FileToRead, document: Document) -> str | None:
-        """The note for the parent. One that has ended meanwhile gets none of them."""
+        """The note for the parent. One that has ended meanwhile gets none of them.
+
+        All or none: raises RejectedFile when the account has no room for them. The parent can be tried again then.
+        """
         if not document.members:
             return document.note
         if parent.depth >= MAX_DEPTH:
@@ -47,6 +53,8 @@ class Members:
             if described.id not in known
         ]
         fitting, left_out = _fitting(new, MAX_FAMILY_FILES - count, MAX_FAMILY_BYTES - size)
+        with self._database.transaction(tenant_id) as session:
+            _require_room(session, tenant_id, [described for described, _ in fitting])
         stored = [self._stored(described, content) for described, content in fitting]
         self._insert(tenant_id, parent, document, stored)
         return _joined(document.note, f"{left_out} of them not taken: there are too many" if left_out else None)
@@ -60,11 +68,35 @@ class Members:
     def _insert(self, tenant_id: UUID, parent: FileToRead, document: Document, stored: Sequence[NewMember]) -> None:
         if not stored:
             return
+        try:
+            with self._database.transaction(tenant_id) as session:
+                _require_room(session, tenant_id, stored)
+                is_pending = ingesting.hold_pending(session, parent.id)
+                if is_pending:
+                    members.insert(session, tenant_id, parent.id, stored, _handed_on(parent, document))
+        except RejectedFile:
+            self._remove_unknown(tenant_id, stored)
+            raise
+        if not is_pending:
+            self._remove_unknown(tenant_id, stored)
+
+    def _remove_unknown(self, tenant_id: UUID, stored: Sequence[NewMember]) -> None:
+        keys = [member.key for member in stored if member.key is not None]
         with self._database.transaction(tenant_id) as session:
-            if ingesting.hold_pending(session, parent.id):
-                members.insert(session, tenant_id, parent.id, stored, _handed_on(parent, document))
-                return
-        self._objects.delete([member.key for member in stored if member.key is not None])
+            # Another attempt at the same step may have brought them in before the parent ended.
+            kept = files.with_keys(session, keys)
+        remove_objects(self._objects, [key for key in keys if key not in kept])
+
+
+def _require_room(session: Session, tenant_id: UUID, taken: Sequence[NewMember]) -> None:
+    with_content = [member for member in taken if member.key is not None]
+    size = sum(member.size for member in with_content)
+    try:
+        quotas.room_for_members(session, tenant_id, count=len(with_content), size_bytes=size)
+    except Forbidden as error:
+        raise RejectedFile(
+            f"the account has no room for the {len(with_content)} files in it, {size} bytes: {error.detail}"
+        ) from error
 
 
 def _described(tenant_id: UUID, parent_id: UUID, place: int, member: Member) -> NewMember:

@@ -1,9 +1,11 @@
 """How much an account of each tier may have. What is there already stays, whatever the limit."""
 
+from uuid import UUID
+
 from memory.account_schemas import Limits
 from memory.errors import Forbidden
 from memory.schemas import Caller
-from memory.store import usage
+from memory.store import accounts, usage
 from memory.store.database import Session
 
 UNLIMITED = "self_hosted"
@@ -50,6 +52,14 @@ def room_for_files(session: Session, caller: Caller, size_bytes: int) -> None:
     if most is not None and size_bytes:
         usage.hold(session, caller.tenant_id)
         _require(usage.storage_bytes(session) + size_bytes <= most, caller, f"{most} bytes of files")
+
+
+def room_for_members(session: Session, tenant_id: UUID, *, count: int, size_bytes: int) -> None:
+    """The same for files that lie in one that was taken in: as many memories at least, and so many bytes."""
+    tier = accounts.find_tenant(session, tenant_id)["tier"]
+    caller = Caller(tenant_id, key_id=None, label=None, tier=tier)
+    room_for_memories(session, caller, count)
+    room_for_files(session, caller, size_bytes)
 
 
 def _require(fits: bool, caller: Caller, limit: str) -> None:

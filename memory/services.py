@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from memory.accounts import Accounts
 from memory.adapters.embedder import LocalEmbedder
 from memory.adapters.local_cache import LocalCache
-from memory.adapters.objects import LocalObjects, S3Objects
+from memory.adapters.objects import LocalObjects
+from memory.adapters.s3_objects import S3Objects
 from memory.adapters.sealing import FernetSealer
 from memory.attachments import Attachments
 from memory.batches import Batches

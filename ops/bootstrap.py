@@ -4,18 +4,19 @@ import json
 import sys
 
 from memory import services
-from memory.errors import AppError, Conflict, Unauthorized
+from memory.errors import AppError, Conflict, NotFound, Unauthorized
 from memory.settings import Settings
 
 DEFAULT_EMAIL = "admin@localhost"
 
 
 def main() -> int:
-    """Last line of output: `{"created": …, "works": …}`: is the tenant new, is the key valid."""
+    """Last line of output: `{"created": …, "works": …, "files": …}`: is the tenant new, is the key valid, and what is
+    wrong with the bucket, if anything."""
     settings = Settings()
     try:
         services.migrate(settings)
-        outcome = first_tenant(settings)
+        outcome = {**first_tenant(settings), "files": trouble_with_files(settings)}
     except AppError as error:
         sys.stderr.write(f"{error.detail}\n")
         return 1
@@ -37,6 +38,22 @@ def first_tenant(settings: Settings) -> dict[str, bool]:
         return {"created": True, "works": True}
     finally:
         built.close()
+
+
+def trouble_with_files(settings: Settings) -> str | None:
+    """Why nothing can be kept in the bucket now; None where all is well, or files are kept in a folder."""
+    if settings.s3_bucket is None:
+        return None
+    built = services.build(settings)
+    try:
+        built.objects.size("bootstrap/nothing")
+    except NotFound:
+        return None
+    except AppError as error:
+        return error.detail
+    finally:
+        built.close()
+    return None
 
 
 def _works(built: services.Services, key: str) -> bool:

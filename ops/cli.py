@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from rich.console import Console
 
 from memory.errors import AppError, Misconfigured
@@ -129,9 +130,13 @@ def _settings(data: Path | None, port: int | None = None) -> Settings:
         settings = Settings(**given)
     except ValidationError as error:
         # Without the values: a setting may be a secret.
-        wrong = "; ".join(f"{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
+        wrong = "; ".join(_wrong(item) for item in error.errors())
         raise Misconfigured(f"settings: {wrong}") from None
     return settings.model_copy(update={"rememberos_data": settings.rememberos_data.expanduser().absolute()})
+
+
+def _wrong(item: ErrorDetails) -> str:
+    return ": ".join([*(str(name).upper() for name in item["loc"][:1]), item["msg"].removeprefix("Value error, ")])
 
 
 def _say(text: str) -> None:

@@ -22,7 +22,7 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
 from memory import services
-from memory.errors import AppError, Invalid, Unauthorized
+from memory.errors import AppError, Invalid, Unauthorized, Unavailable
 from memory.settings import Settings
 from ops import parts, postgres, temporal
 from ops.processes import is_alive
@@ -192,7 +192,10 @@ def _files(settings: Settings, _runtime: Runtime | None) -> str:
     built = services.build(settings.model_copy(update={"database_url": SecretStr("postgresql://nobody@localhost/no")}))
     try:
         key = f"doctor/{uuid4()}"
-        built.objects.put(key, BytesIO(b"well"), max_bytes=4)
+        try:
+            built.objects.put(key, BytesIO(b"well"), max_bytes=4)
+        except Unavailable as error:
+            raise _Unwell(error.detail, "start it, or correct S3_ENDPOINT_URL") from error
         try:
             back = built.objects.get(key)
         finally:

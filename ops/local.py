@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from memory.errors import Misconfigured, Unavailable
 from memory.settings import Settings
@@ -195,6 +196,8 @@ class Installation:
             environment["BOOTSTRAP_EMAIL"] = self._settings.bootstrap_email
         outcome = _run_bootstrap({**environment, "BOOTSTRAP_KEY": key})
         self._say("database: migrated" + (", first tenant made" if outcome["created"] else ""))
+        if outcome["files"] is not None:
+            self._say(f"files: {outcome['files']}; until then whoever sends files gets the answer 503")
         if not outcome["works"]:
             self._say("the first tenant exists already and its key is not the one given here; ask whoever made it")
             return None, False
@@ -209,7 +212,7 @@ class Installation:
             self._runtime.write(self._data)
 
 
-def _run_bootstrap(environment: dict[str, str]) -> dict[str, bool]:
+def _run_bootstrap(environment: dict[str, str]) -> dict[str, Any]:
     done = subprocess.run(
         launch.command(parts.python("ops.bootstrap"), death=signal.SIGKILL),
         env=environment,
@@ -220,7 +223,7 @@ def _run_bootstrap(environment: dict[str, str]) -> dict[str, bool]:
     )
     if done.returncode != 0:
         raise Unavailable(f"the database could not be set up: {done.stderr.strip()[-1000:]}")
-    outcome: dict[str, bool] = json.loads(done.stdout.strip().split("\n")[-1])
+    outcome: dict[str, Any] = json.loads(done.stdout.strip().split("\n")[-1])
     return outcome
 
 

@@ -1,8 +1,10 @@
 """Where a bucket is: its address in either style, and the region that its store signs for."""
 
+import http.client
 import urllib.error
 import urllib.request
-from typing import Literal
+from email.message import Message
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 Addressing = Literal["path", "virtual"]
@@ -10,6 +12,14 @@ Addressing = Literal["path", "virtual"]
 # What a store that names no region takes, whatever it is really called.
 USUAL_REGION = "us-east-1"
 _ASK_SECONDS = 5.0
+
+
+class _NowhereElse(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """A signed request is for one host alone."""
+
+
+_opener = urllib.request.build_opener(_NowhereElse)
 
 
 def address(endpoint: str, bucket: str, addressing: Addressing) -> str:
@@ -22,13 +32,23 @@ def address(endpoint: str, bucket: str, addressing: Addressing) -> str:
 
 def region_of(bucket_url: str) -> str | None:
     """The region that the store names for this bucket, to anybody; None when it does not answer."""
-    request = urllib.request.Request(bucket_url, method="HEAD")  # noqa: S310  the operator's own address
+    found = _asked(bucket_url)
+    return None if found is None else found[1].get("x-amz-bucket-region") or USUAL_REGION
+
+
+def status_of(url: str) -> int | None:
+    """The status with which the store answers; None when it does not."""
+    found = _asked(url)
+    return None if found is None else found[0]
+
+
+def _asked(url: str) -> tuple[int, Message] | None:
+    request = urllib.request.Request(url, method="HEAD")  # noqa: S310  the operator's own address
     try:
-        with urllib.request.urlopen(request, timeout=_ASK_SECONDS) as answer:  # noqa: S310
-            headers = answer.headers
+        with _opener.open(request, timeout=_ASK_SECONDS) as answer:
+            return answer.status, answer.headers
     except urllib.error.HTTPError as refused:
-        headers = refused.headers
         refused.close()
-    except OSError:
+        return refused.code, refused.headers
+    except (OSError, http.client.error):
         return None
-    return headers.get("x-amz-bucket-region") or USUAL_REGION

@@ -20,14 +20,18 @@ class Incoming:
         self._size = 0
         self._digest = hashlib.sha256()
 
-    def up_to(self, wanted: int) -> bytes:
+    def up_to(self, wanted: int) -> bytearray:
         """At least `wanted` bytes, or all that there is. Raises TooLarge."""
         collected = bytearray()
         while len(collected) < wanted and (block := self._read()):
             collected += block
-        return bytes(collected)
+        return collected
 
-    def after(self, first: bytes) -> Iterator[bytes]:
+    def whole(self) -> bytearray:
+        """All that there is. Raises TooLarge."""
+        return self.up_to(self._max_bytes + 1)
+
+    def after(self, first: bytearray) -> Iterator[bytes | bytearray]:
         """`first`, then the rest. Raises TooLarge, which makes the store give up what it has so far."""
         if first:
             yield first

@@ -1,28 +1,23 @@
-"""Where originals are kept: a folder of this machine, or a bucket that speaks S3; both through `obstore`."""
+"""Where originals are kept, through `obstore`: what all places have in common, and a folder of this machine."""
 
 import hmac
 import itertools
 import json
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, urlencode
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
-from pydantic import SecretStr
 
-from memory.adapters.buckets import USUAL_REGION, Addressing, address, region_of
 from memory.adapters.incoming import Incoming, left, over
-from memory.adapters.presign import presigned
 from memory.errors import AppError, Forbidden, Invalid, Misconfigured, NotFound, Unavailable
 from memory.ports import ListedObject, ObjectStore, StoredObject
 
@@ -31,21 +26,18 @@ if TYPE_CHECKING:
     from obstore import GetResult
 
 _BLOCK_BYTES = 1024 * 1024
-# S3's smallest part; what is smaller goes in one request.
-_S3_PART_BYTES = 5 * 1024 * 1024
 # The next one is read meanwhile: a larger file takes the memory of two.
 _PARTS_AT_ONCE = 1
 _PAGE = 1000
 _KEY = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._~=-]+(?:/[A-Za-z0-9._~=-]+)+", re.ASCII)
 _LONGEST_KEY = 512
-_AUTO = "auto"
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
+AWAY = "the object store does not answer"
+REFUSED = "the object store refuses access; check S3_ACCESS_KEY and S3_SECRET_KEY, or their permissions"
 
 
-class _Objects(ObjectStore):
-    """What both places have in common. Memory stays bounded whatever the size of an object, except in `get`."""
-
-    _part_bytes = _S3_PART_BYTES
+class StoredObjects(ObjectStore):
+    """What both places have in common. Reading never holds more than a block, except in `get`."""
 
     @property
     def _store(self) -> LocalStore | S3Store:
@@ -58,14 +50,8 @@ class _Objects(ObjectStore):
         if size is not None and size > max_bytes:
             raise over(max_bytes)
         incoming = Incoming(source, max_bytes)
-        is_large = size is not None and size >= self._part_bytes
-        # Of what is known to be large nothing is held beyond the part that is sent.
-        first = b"" if is_large else incoming.up_to(self._part_bytes)
-        with self._trouble(missing=Misconfigured("the bucket named by S3_BUCKET does not exist")):
-            if is_large or len(first) >= self._part_bytes:
-                self._put_in_parts(path, incoming.after(first), is_at_hand=size is not None)
-            else:
-                obstore.put(self._store, path, first, use_multipart=False)
+        with self._trouble():
+            self._send(path, incoming, size)
         return incoming.stored()
 
     def get(self, key: str) -> bytes:
@@ -118,18 +104,8 @@ class _Objects(ObjectStore):
         with self._trouble():
             obstore.copy(self._store, checked_key(key), checked_key(to))
 
-    def _put_in_parts(self, path: str, source: Iterator[bytes], *, is_at_hand: bool) -> None:  # noqa: ARG002
-        self._send_in_parts(path, source)
-
-    def _send_in_parts(self, path: str, source: Iterator[bytes] | BinaryIO) -> None:
-        obstore.put(
-            self._store,
-            path,
-            source,
-            use_multipart=True,
-            chunk_size=self._part_bytes,
-            max_concurrency=_PARTS_AT_ONCE,
-        )
+    def _send(self, path: str, incoming: Incoming, size: int | None) -> None:
+        raise NotImplementedError
 
     def _remove(self, paths: list[str]) -> None:
         obstore.delete(self._store, paths)
@@ -142,21 +118,25 @@ class _Objects(ObjectStore):
                     yield bytes(whole[start : start + _BLOCK_BYTES])
 
     @contextmanager
-    def _trouble(self, missing: AppError | None = None) -> Iterator[None]:
+    def _trouble(self) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
-            raise missing or NotFound("no such file") from error
+            raise self._missing() from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise Misconfigured("the object store refuses access; check its credentials or permissions") from error
+            raise Misconfigured(REFUSED) from error
         except BaseError as error:
-            raise Unavailable("the object store does not answer") from error
+            raise self._unclear() from error
+
+    def _missing(self) -> AppError:
+        return NotFound("no such file")
+
+    def _unclear(self) -> AppError:
+        return Unavailable(AWAY)
 
 
-class LocalObjects(_Objects):
+class LocalObjects(StoredObjects):
     """A folder, made when it is missing. Links lead to our own API, which asks `verify` before it serves."""
-
-    _part_bytes = _BLOCK_BYTES
 
     def __init__(self, *, folder: Path, base_url: str, signing_key: bytes) -> None:
         try:
@@ -233,6 +213,22 @@ class LocalObjects(_Objects):
         if not self._is_signed(signature, expires, "PUT", key, content_type, size, expires):
             raise Forbidden("this link was not made for this upload, or it has expired")
 
+    def _send(self, path: str, incoming: Incoming, size: int | None) -> None:
+        is_large = size is not None and size >= _BLOCK_BYTES
+        # Of what is known to be large nothing is held beyond the part that is sent.
+        first = bytearray() if is_large else incoming.up_to(_BLOCK_BYTES)
+        if not is_large and len(first) < _BLOCK_BYTES:
+            obstore.put(self._store, path, first, use_multipart=False)
+            return
+        obstore.put(
+            self._store,
+            path,
+            incoming.after(first),
+            use_multipart=True,
+            chunk_size=_BLOCK_BYTES,
+            max_concurrency=_PARTS_AT_ONCE,
+        )
+
     def _remove(self, paths: list[str]) -> None:
         # A folder's bulk delete ends at the first one that is missing.
         for path in paths:
@@ -247,108 +243,6 @@ class LocalObjects(_Objects):
         # JSON keeps the parts apart: no two links have the same message.
         message = json.dumps(said).encode()
         return hmac.digest(self._signing_key, message, "sha256").hex()
-
-
-class S3Objects(_Objects):
-    """A bucket of any store that speaks S3. Links lead straight to the store.
-
-    The region `auto` is what the store names when it is first asked for something.
-    """
-
-    def __init__(
-        self,
-        *,
-        bucket: str,
-        endpoint_url: str | None,
-        region: str,
-        access_key: SecretStr | None,
-        secret_key: SecretStr | None,
-        addressing: Addressing = "path",
-    ) -> None:
-        if access_key is None or secret_key is None:
-            raise Misconfigured("S3_BUCKET is set, so S3_ACCESS_KEY and S3_SECRET_KEY must be set too")
-        aws = f"https://s3.{USUAL_REGION if region == _AUTO else region}.amazonaws.com"
-        self._bucket, self._addressing = bucket, addressing
-        self._base = address((endpoint_url or aws).rstrip("/"), bucket, addressing)
-        self._access_key, self._secret_key = access_key, secret_key
-        self._lock = threading.Lock()
-        self._known_region = None if region == _AUTO else region
-        self._connected: S3Store | None = None
-
-    @property
-    def _region(self) -> str:
-        if self._known_region is None:
-            self._known_region = region_of(self._base)
-        # Until it answers, whatever is signed is of no use anyway.
-        return self._known_region or USUAL_REGION
-
-    @property
-    def _store(self) -> S3Store:
-        with self._lock:
-            if self._connected is None:
-                store = self._connect(self._region)
-                if self._known_region is None:
-                    return store
-                self._connected = store
-            return self._connected
-
-    def _connect(self, region: str) -> S3Store:
-        is_virtual = self._addressing == "virtual"
-        return S3Store(
-            self._bucket,
-            endpoint=self._base if is_virtual else self._base.rpartition("/")[0],
-            region=region,
-            access_key_id=self._access_key.get_secret_value(),
-            secret_access_key=self._secret_key.get_secret_value(),
-            virtual_hosted_style_request=is_virtual,
-            client_options={
-                "allow_http": self._base.startswith("http://"),
-                "connect_timeout": timedelta(seconds=5),
-                "read_timeout": timedelta(seconds=20),
-            },
-            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=30)},
-        )
-
-    def url(self, key: str, *, filename: str, content_type: str, seconds: int) -> str:
-        """A presigned GET that downloads as `filename` and stops working after `seconds` (at most a week)."""
-        return presigned(
-            "GET",
-            self._address(key),
-            region=self._region,
-            access_key=self._access_key.get_secret_value(),
-            secret_key=self._secret_key.get_secret_value(),
-            seconds=seconds,
-            answer_headers={
-                "response-content-disposition": attachment(filename),
-                "response-content-type": media_type(content_type),
-            },
-        )
-
-    def upload_url(self, key: str, *, content_type: str, size: int, seconds: int) -> str:
-        """A presigned PUT; type and length are part of what is signed."""
-        return presigned(
-            "PUT",
-            self._address(key),
-            region=self._region,
-            access_key=self._access_key.get_secret_value(),
-            secret_key=self._secret_key.get_secret_value(),
-            seconds=seconds,
-            headers={"Content-Type": content_type, "Content-Length": str(size)},
-        )
-
-    def _address(self, key: str) -> str:
-        return f"{self._base}/{quote(checked_key(key), safe='/~')}"
-
-    def _put_in_parts(self, path: str, source: Iterator[bytes], *, is_at_hand: bool) -> None:
-        if is_at_hand:
-            self._send_in_parts(path, source)
-            return
-        # Read to its end first: an upload that is given up while a part is on its way leaves that part in the bucket.
-        with TemporaryFile() as whole:
-            for block in source:
-                whole.write(block)
-            whole.seek(0)
-            self._send_in_parts(path, whole)
 
 
 def checked_key(key: str) -> str:

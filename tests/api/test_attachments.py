@@ -2,6 +2,7 @@
 
 import io
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,9 +14,7 @@ from starlette.testclient import TestClient
 from memory.adapters.documents import GuardedReader
 from memory.drop_schemas import UploadOptions
 from memory.errors import BadRequest, NotFound
-from memory.filling import with_what_was_read
 from memory.intake import IncomingFile, stored
-from memory.ports import Block, Document
 from memory.quotas import MAX_FILE_BYTES
 from memory.schemas import MemoryCreate
 from memory.services import Services, build
@@ -142,7 +141,39 @@ def test_a_folder_is_a_memory_for_each_file(live: TestClient, tenant: Tenant, ob
     bees, noise = outcome["memories"]
     assert (bees["text"], bees["metadata"]) == (BEES.decode(), {"a": 1, "path": "notes/bees.txt"})
     assert (noise["text"], noise["source"], names(noise)) == ("noise.bin", "upload", ["noise.bin"])
+    # At the top of the folder the path is the name.
+    assert noise["metadata"]["path"] == "noise.bin"
+    assert "not readable" in noise["metadata"]["file_notes"]["noise.bin"]
     assert objects() == 2
+
+
+def test_a_memory_says_what_came_of_its_files(live: TestClient, tenant: Tenant) -> None:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr("in/bees.txt", BEES)
+        archive.writestr("wax.txt", b"wax")
+    mail = b'Subject: Hives\nContent-Type: multipart/mixed; boundary="b"\n\n--b\n\nThree for you.\n--b\n'
+    mail += b"Content-Disposition: attachment; filename=offer.txt\n\nForty each.\n--b--\n"
+    sent = files(
+        ("bees.txt", BEES), ("held.zip", held.getvalue()), ("hives.eml", mail), ("bad.pdf", b"%PDF-1.7\nx"),
+        ("long.txt", b"word " * 2_500),
+    )  # fmt: skip
+
+    answer = upload(live, tenant, sent, metadata='{"a": 1}')
+
+    assert answer.status_code == 201
+    memory = answer.json()
+    notes = memory["metadata"].pop("file_notes")
+    assert memory["metadata"] == {"a": 1}
+    assert notes.keys() == {"held.zip", "hives.eml", "bad.pdf", "long.txt"}
+    assert all("not read here; drop it" in notes[name] for name in ("held.zip", "hives.eml"))
+    assert notes["bad.pdf"].startswith("not read: it ")
+    assert "of its 12499 characters are in the text" in notes["long.txt"]
+    assert len(memory["text"]) <= 10_000
+    for said in ("Bees dance", "held.zip: in/bees.txt, wax.txt", "Three for you.", "offer.txt", "bad.pdf", "word word"):
+        assert said in memory["text"]
+    assert names(memory) == ["bees.txt", "held.zip", "hives.eml", "bad.pdf", "long.txt"]
+    assert len(live.get(MEMORIES, headers=tenant.headers).json()) == 1
 
 
 def test_while_temporal_is_down_an_upload_says_its_names(client: TestClient, tenant: Tenant) -> None:
@@ -363,16 +394,3 @@ def test_detaching_and_deleting_at_once_leaves_no_object(
 
         assert outcomes[3] == "done"
         assert objects() == 0
-
-
-def test_a_memory_says_its_documents_in_the_place_of_their_names() -> None:
-    rows = [Block(kind="row", text=f"{n},red", header="name,colour") for n in ("rose", "poppy")]
-    document = Document(content_type="text/csv", blocks=[Block(kind="heading", text="Flowers"), *rows])
-
-    assert with_what_was_read("a.txt\nlist.csv\nlist.csv", "list.csv", document) == (
-        "a.txt\nFlowers\nname,colour\nrose,red\npoppy,red\nlist.csv"
-    )
-    assert with_what_was_read("my own words", "list.csv", document) == "my own words"
-    assert with_what_was_read("void", "void", Document(content_type="a/b", blocks=[])) == "void"
-    long = Document(content_type="a/b", blocks=[Block(text="x" * 9_999 + "\x00" + "yz")])
-    assert with_what_was_read("n", "n", long) == "x" * 9_999 + "y"

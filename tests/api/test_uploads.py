@@ -180,6 +180,54 @@ def test_our_own_links_expire(folder: Place, tenant: Tenant, monkeypatch: pytest
     assert "expired" in answer.json()["detail"]
 
 
+def test_without_a_length_the_bytes_are_counted(folder: Place, tenant: Tenant) -> None:
+    links = presign(folder, tenant, WANTED, WANTED, WANTED)
+
+    def sent(link: Any, content: bytes) -> int:
+        status: int = folder.put(
+            link["url"], content=iter([content[:7], content[7:]]), headers=link["headers"]
+        ).status_code
+        return status
+
+    assert [sent(link, content) for link, content in zip(links, (BEES[:-1], BEES + b"!", BEES), strict=True)] == [
+        400,
+        413,
+        200,
+    ]
+    assert objects(folder, tenant) == [links[2]["key"].removeprefix(f"{tenant.id}/")]
+
+
+def test_a_link_to_write_is_for_one_method_and_the_very_type(folder: Place, tenant: Tenant) -> None:
+    (link,) = presign(folder, tenant)
+
+    for given in ({}, {"Content-Type": "text/plain; charset=utf-8"}, {"Content-Type": ""}):
+        assert folder.put(link["url"], content=BEES, headers=given).status_code == 403
+    methods = {method: folder.client.request(method, link["url"]).status_code for method in ("GET", "POST", "DELETE")}
+    assert methods == {"GET": 404, "POST": 405, "DELETE": 405}
+    for twice in ("&size=5", "&expires=99999999999", "&type=text%2Fhtml", "&signature=" + "0" * 64):
+        assert put(folder, {**link, "url": link["url"] + twice}).status_code == 403
+    wrong = link["url"].replace("expires=", "expires=x")
+    assert put(folder, {**link, "url": wrong}).status_code == 422
+    assert objects(folder, tenant) == []
+
+
+def test_until_a_key_is_used_the_last_upload_counts(place: Place, tenant: Tenant) -> None:
+    (link,) = presign(place, tenant)
+
+    assert [put(place, link, content).status_code for content in (BEES, BEES[::-1])] == [200, 200]
+    assert complete(place, tenant, link["key"]).json()["queued"] == 1
+    (kept,) = objects(place, tenant)
+    assert (place.folder / str(tenant.id) / kept).read_bytes() == BEES[::-1]
+
+
+def test_an_empty_file_goes_past_the_api_too(place: Place, tenant: Tenant) -> None:
+    (link,) = presign(place, tenant, {**WANTED, "size": 0})
+
+    assert put(place, link, b"x").status_code in {403, 413}
+    assert put(place, link, b"").status_code == 200
+    assert complete(place, tenant, link["key"]).json()["queued"] == 1
+
+
 def test_too_much_is_refused_while_it_arrives(folder: Place, tenant: Tenant) -> None:
     (link,) = presign(folder, tenant)
     sent: list[int] = []
@@ -315,7 +363,8 @@ def test_a_link_serves_ranges(folder: Place, tenant: Tenant) -> None:
     assert (some.status_code, some.content) == (206, BEES[5:10])
     assert some.headers["Content-Range"] == f"bytes 5-9/{len(BEES)}"
     assert (tail.status_code, tail.content) == (206, BEES[-6:])
-    assert beyond.status_code == 416
+    assert (beyond.status_code, beyond.json()) == (416, {"detail": f"the file has {len(BEES)} bytes"})
+    assert beyond.headers["Content-Range"] == f"bytes */{len(BEES)}"
     assert {(answer.status_code, answer.content) for answer in (lines, none)} == {(200, BEES)}
     assert (head.status_code, head.content, head.headers["Content-Length"]) == (200, b"", str(len(BEES)))
     for answer in (whole, some):

@@ -5,13 +5,15 @@ from collections.abc import Callable
 import pytest
 
 from memory import members as rules
+from memory import quotas
+from memory.account_schemas import Limits
 from memory.drop_schemas import BatchProgress, DropOptions
 from memory.errors import RejectedFile, Unavailable
 from memory.ports import Block, Document, Member
 from memory.schemas import SearchRequest
 from memory.services import Services
 from memory.store import ingesting as store
-from tests.memory.conftest import Making, Tenant
+from tests.memory.conftest import Connection, Making, Tenant
 from tests.memory.dropping import ScriptedReader, incoming, memories_of, objects_of, open_one, work
 
 ZIP = "application/zip"
@@ -154,6 +156,84 @@ def test_a_crash_in_the_middle_doubles_nothing(make: Making, tenant: Tenant, mon
     assert (progress.total, progress.done) == (4, 4)
     assert memories_of(house, tenant.caller) == 4
     assert len(objects_of(house, tenant.caller)) == 4
+
+
+@pytest.fixture
+def limited(tenant: Tenant, as_owner: Connection, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Gives the tenant's account so much room."""
+    as_owner.execute("update tenants set tier = 'free' where id = %s", [tenant.id])
+
+    def limit(**most: int) -> None:
+        monkeypatch.setitem(quotas.TIERS, "free", Limits(max_file_bytes=quotas.MAX_FILE_BYTES, **most))
+
+    return limit
+
+
+@pytest.mark.parametrize("most", [{"max_storage_bytes": 20}, {"max_memories": 1}])
+def test_for_members_there_must_be_room_in_the_account(
+    make: Making, tenant: Tenant, limited: Callable[..., None], most: dict[str, int]
+) -> None:
+    held = archive(Member("a.txt", b"a" * 10), Member("b.txt", b"b" * 10), Member("empty", b""))
+    house = make(reader=ScriptedReader(answers({"docs.zip": held})))
+    batch_id, _ = open_one(house, tenant.caller, "docs.zip", b"zip")
+    limited(**most)
+
+    progress = work(house, tenant.caller, batch_id)
+
+    assert [(file.filename, file.status) for file in progress.files] == [("docs.zip", "failed")]
+    assert str(progress.files[0].error).startswith("the account has no room for the 2 files in it, 20 bytes: the tier")
+    assert len(objects_of(house, tenant.caller)) == 1
+
+    limited(max_storage_bytes=23, max_memories=3)
+    assert house.batches.retry(tenant.caller, batch_id).queued == 1
+    again = work(house, tenant.caller, batch_id)
+    assert [(file.filename, file.status) for file in again.files] == [
+        ("docs.zip", "done"),
+        ("a.txt", "done"),
+        ("b.txt", "done"),
+        ("empty", "failed"),
+    ]
+
+
+def test_who_takes_the_room_meanwhile_is_heeded(
+    make: Making, tenant: Tenant, limited: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = archive(Member("a.txt", b"a" * 10), Member("b.txt", b"b" * 10))
+    house = make(reader=ScriptedReader(answers({"docs.zip": held})))
+    batch_id, _ = open_one(house, tenant.caller, "docs.zip", b"zip")
+    limited(max_storage_bytes=23)
+    put = house.objects.put
+
+    def put_late(key: str, *args: object, **options: object) -> object:
+        limited(max_storage_bytes=22)
+        return put(key, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(house.objects, "put", put_late)
+    progress = work(house, tenant.caller, batch_id)
+
+    assert [(file.filename, file.status) for file in progress.files] == [("docs.zip", "failed")]
+    assert len(objects_of(house, tenant.caller)) == 1
+
+
+def test_a_slower_attempt_takes_nothing_from_a_quicker_one(make: Making, tenant: Tenant) -> None:
+    held = archive(Member("a.txt", b"a"))
+    calls: list[str] = []
+
+    def answer(name: str) -> Document:
+        calls.append(name)
+        if calls == ["docs.zip"]:
+            # Meanwhile another worker does it all.
+            work(house, tenant.caller, batch_id)
+        return answers({"docs.zip": held})(name)
+
+    house = make(reader=ScriptedReader(answer))
+    batch_id, file_id = open_one(house, tenant.caller, "docs.zip")
+    house.ingesting.read(tenant.id, file_id)
+
+    (member,) = [file for file in house.batches.progress(tenant.caller, batch_id).files if file.parent]
+    memory = house.memories.get(tenant.caller, "garden", member.memory_ids[0])
+    key = f"{tenant.id}/files/{memory.metadata['file_id']}"
+    assert house.objects.get(key) == b"a"
 
 
 def test_members_of_a_file_that_ended_meanwhile_are_not_taken(make: Making, tenant: Tenant) -> None:

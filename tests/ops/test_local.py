@@ -56,6 +56,27 @@ def test_a_taken_port_is_named(data: Path) -> None:
     assert not (data / "postgres").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"S3_ENDPOINT_URL": "s3.example.org"}, "S3_ENDPOINT_URL: not an address such as https://"),
+        ({"S3_ENDPOINT_URL": "http://exa mple"}, "S3_ENDPOINT_URL: not an address such as https://"),
+        ({"S3_ENDPOINT_URL": "http://key:sesame@store:9000"}, "S3_ENDPOINT_URL: not an address such as https://"),
+        ({"S3_ENDPOINT_URL": "http://store:99999"}, "S3_ENDPOINT_URL: not an address such as https://"),
+        ({"S3_BUCKET": "my bucket"}, "S3_BUCKET: "),
+        ({"S3_SECRET_KEY": ""}, "S3_BUCKET is set, so S3_ACCESS_KEY and S3_SECRET_KEY must be set too"),
+    ],
+)
+def test_a_bucket_that_cannot_be_is_named_before_anything_starts(data: Path, given: dict[str, str], said: str) -> None:
+    well = {"S3_ENDPOINT_URL": "http://[::1]:9000", "S3_BUCKET": "originals"}
+    done = _up(data, **{**well, "S3_ACCESS_KEY": "sesame", "S3_SECRET_KEY": "sesame", **given})
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"rememberos: settings: {said}")
+    assert "sesame" not in done.stderr + done.stdout
+    assert not data.exists()
+
+
 def test_a_wrong_setting_is_named_without_its_value(data: Path) -> None:
     done = _up(data, API_PORT="sesame")
     assert done.returncode == 1
