@@ -10,12 +10,11 @@ from memory.store.batches import PENDING
 from memory.store.collections import CURRENT
 
 
-def _whole(file: str, collection_id: str, tag: str) -> str:
-    """That all that was ever made of a file is shown in the collection under the tag."""
+def _remembered(file: str, collection_id: str, tag: str) -> str:
+    """That of what was made of a file at least one memory is shown in the collection under the tag."""
     return f"""
-        {file}.status = 'done' and {file}.chunks > 0 and {file}.chunks = (
-            select count(*)
-            from memory_files mf join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
+        {file}.status = 'done' and {file}.chunks > 0 and exists (
+            select from memory_files mf join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
             where mf.tenant_id = {file}.tenant_id and mf.file_id = {file}.id
               and m.collection_id = {collection_id} and m.container_tag is not distinct from {tag} and {CURRENT}
         )
@@ -23,7 +22,7 @@ def _whole(file: str, collection_id: str, tag: str) -> str:
 
 
 def stored_twin(session: Session, file_id: UUID) -> UUID | None:
-    """A file with the same content, of which all memories are shown in the same collection under the same tag."""
+    """A file with the same content, of which memories are shown in the same collection under the same tag."""
     found: UUID | None = session.execute(
         text(
             f"""
@@ -31,7 +30,7 @@ def stored_twin(session: Session, file_id: UUID) -> UUID | None:
             from files f
             join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
             join files twin on twin.sha256 = f.sha256 and twin.id <> f.id
-            where f.id = :file_id and {_whole("twin", "b.collection_id", "b.container_tag")}
+            where f.id = :file_id and {_remembered("twin", "b.collection_id", "b.container_tag")}
             order by twin.created_at, twin.id limit 1
             """
         ),
@@ -41,7 +40,7 @@ def stored_twin(session: Session, file_id: UUID) -> UUID | None:
 
 
 def missing(session: Session, collection_id: UUID | None, asked: ContentsAsked) -> MissingContents:
-    """What is neither stored whole nor worked on under the same tag of the collection; without one, everything."""
+    """What is neither stored nor worked on under the same tag of the collection; without one, everything."""
     wanted = dict.fromkeys(asked.sha256)
     if collection_id is None or not wanted:
         return MissingContents(missing=list(wanted), pending=[])
@@ -52,7 +51,7 @@ def missing(session: Session, collection_id: UUID | None, asked: ContentsAsked) 
             from unnest(cast(:wanted as bytea[])) as wanted (sha256)
             cross join lateral (
                 select null::uuid as batch_id from files f
-                where f.sha256 = wanted.sha256 and {_whole("f", ":collection_id", ":tag")}
+                where f.sha256 = wanted.sha256 and {_remembered("f", ":collection_id", ":tag")}
                 union all
                 select b.id from files f
                 join batches b on b.tenant_id = f.tenant_id and b.id = f.batch_id
