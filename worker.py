@@ -32,9 +32,8 @@ from activities.upkeep import UpkeepActivities
 from memory import services
 from memory.adapters import senses
 from memory.adapters.documents import GuardedReader
-from memory.errors import AppError, Misconfigured
+from memory.errors import AppError
 from memory.logs import configure_logging
-from memory.ports import Senses
 from memory.services import Services
 from memory.settings import Settings
 from workflows import cleaning, curation, expiry, index, sweep
@@ -95,7 +94,7 @@ async def run(settings: Settings) -> None:
     reader = GuardedReader(ocr_engine=settings.ocr_engine)
     try:
         perceiving = senses.build(settings, reader)
-        _examine(perceiving)
+        senses.examine(perceiving)
         built = services.build(settings, reader=reader, senses=perceiving)
         try:
             client = await connect(settings.temporal_address or LOCAL_TEMPORAL, settings.temporal_namespace, stop)
@@ -107,15 +106,6 @@ async def run(settings: Settings) -> None:
     finally:
         reader.close()
     log.info("worker ended")
-
-
-def _examine(perceiving: Senses) -> None:
-    """Says at the start what else the first recording would show."""
-    try:
-        if perceiving.transcriber is not None:
-            perceiving.transcriber.examine()
-    except Misconfigured as error:
-        log.error("recordings cannot be transcribed", reason=error.detail)
 
 
 async def connect(address: str, namespace: str, stop: asyncio.Event) -> Client | None:

@@ -1,9 +1,14 @@
 """The models that hear and see for a worker, chosen by the settings."""
 
+import structlog
+
+from memory.errors import Misconfigured
 from memory.ports import Captioner, MediaReader, Senses, Transcriber
 from memory.settings import Settings
 
 ELSEWHERE = "openai:"
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 def build(settings: Settings, media: MediaReader) -> Senses:
@@ -14,6 +19,15 @@ def build(settings: Settings, media: MediaReader) -> Senses:
         captioner=captioner(settings),
         max_minutes=settings.transcription_max_minutes,
     )
+
+
+def examine(perceiving: Senses) -> None:
+    """Says in the log, at a worker's start, what else the first recording would show."""
+    try:
+        if perceiving.transcriber is not None:
+            perceiving.transcriber.examine()
+    except Misconfigured as error:
+        log.error("recordings cannot be transcribed", reason=error.detail)
 
 
 def transcriber(settings: Settings) -> Transcriber | None:
