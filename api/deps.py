@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import Depends, File, Form, Path, Query, Request, UploadFile
 from pydantic import BeforeValidator, Json, TypeAdapter, ValidationError
 
-from api.errors import in_plain_words
+from api.errors import in_plain_words, uncapitalised
 from api.forms import TakenUpload
 from memory.errors import Invalid, NotFound
 from memory.intake import Taken
@@ -67,7 +67,7 @@ def parsed_metadata(metadata: str) -> Metadata:
     try:
         return _metadata.validate_python(metadata)
     except ValidationError as error:
-        raise Invalid(f"metadata: {in_plain_words(error.errors()[0])}") from error
+        raise Invalid(f"metadata: {uncapitalised(in_plain_words(error.errors()[0]))}") from error
 
 
 _metadata = TypeAdapter(Json[Metadata])

@@ -20,6 +20,7 @@ _SHOWN_CHARACTERS = 300
 _IN_PLAIN_WORDS = {
     "model_attributes_type": "Input should be a JSON object",
     "dict_type": "Input should be a JSON object",
+    "json_invalid": "Input should be a JSON object",
     "string_unicode": "Input should be valid Unicode",
     "uuid_type": "Input should be an id",
 }
@@ -129,7 +130,7 @@ def in_plain_words(error: Mapping[str, Any]) -> str:
     said = str(error["msg"]).removeprefix("Value error, ")
     if said.startswith("Expected UploadFile"):
         return "Input should be a file with a name, in multipart/form-data"
-    return _IN_PLAIN_WORDS.get(error["type"], said)
+    return _IN_PLAIN_WORDS.get(error["type"], said).replace(" after validation", "")
 
 
 def _sentence(errors: Sequence[dict[str, Any]], total: int) -> str:
@@ -137,8 +138,12 @@ def _sentence(errors: Sequence[dict[str, Any]], total: int) -> str:
     message = first["msg"]
     if first["type"] != "json_invalid":
         where, *field = first["loc"]
-        message = f"{'.'.join(map(str, field)) or where}: {message[:1].lower()}{message[1:]}"
+        message = f"{'.'.join(map(str, field)) or where}: {uncapitalised(message)}"
     return f"{message} (and {total - 1} more)" if total > 1 else message
+
+
+def uncapitalised(message: str) -> str:
+    return message[:1].lower() + message[1:]
 
 
 def encodable(text: str) -> str:

@@ -71,9 +71,9 @@ def _without_nul(value: object) -> object:
 def _refuse_unstorable(value: object, depth: int = 1) -> None:
     # Much deeper, and what is stored can no longer be read: the serializer of answers stops at 255 levels.
     if depth > MAX_METADATA_DEPTH:
-        raise ValueError(f"metadata is nested more than {MAX_METADATA_DEPTH} levels deep")
+        raise ValueError(f"nested more than {MAX_METADATA_DEPTH} levels deep")
     if isinstance(value, str) and "\x00" in value:
-        raise ValueError("metadata must not contain NUL characters")
+        raise ValueError("must not contain NUL characters")
     if isinstance(value, dict):
         for key, inner in value.items():
             _refuse_unstorable(key, depth)
@@ -88,9 +88,9 @@ def _storable_metadata(value: dict[str, Any]) -> dict[str, Any]:
     try:
         encoded = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
     except (UnicodeEncodeError, ValueError) as error:
-        raise ValueError("metadata must be plain JSON: finite numbers and valid Unicode") from error
+        raise ValueError("must be plain JSON: finite numbers and valid Unicode") from error
     if len(encoded) > MAX_METADATA_BYTES:
-        raise ValueError(f"metadata is {len(encoded)} bytes of JSON; the limit is {MAX_METADATA_BYTES}")
+        raise ValueError(f"{len(encoded)} bytes of JSON; the limit is {MAX_METADATA_BYTES}")
     return value
 
 

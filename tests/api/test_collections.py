@@ -101,6 +101,20 @@ def test_a_wrong_body_is_422_with_a_sentence(client: TestClient, tenant: Tenant,
     assert isinstance(answer.json()["errors"], list)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "detail"),
+    [
+        ({"nul": "\x00"}, "metadata: must not contain NUL characters"),
+        ({"deep": "x" * 33_000}, "metadata: 33011 bytes of JSON; the limit is 32768"),
+    ],
+)
+def test_a_refused_field_is_named_once(client: TestClient, tenant: Tenant, metadata: Any, detail: str) -> None:
+    answer = client.post(COLLECTIONS, headers=tenant.headers, json={"name": "a", "metadata": metadata})
+
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == detail
+
+
 @pytest.mark.parametrize("name", ["a%00b", "a%0Ab", "%20", "x" * 129])
 def test_a_name_in_the_path_obeys_the_same_rules(client: TestClient, tenant: Tenant, name: str) -> None:
     answer = client.get(f"{COLLECTIONS}/{name}", headers=tenant.headers)

@@ -123,9 +123,9 @@ def test_a_name_is_cleaned_before_it_is_kept(live: TestClient, tenant: Tenant) -
 @pytest.mark.parametrize(
     ("fields", "detail"),
     [
-        ({"metadata": "{not json"}, "metadata: "),
-        ({"metadata": "[1]"}, "metadata: "),
-        ({"metadata": '{"a": NaN}'}, "metadata: "),
+        ({"metadata": "{not json"}, "metadata: input should be a JSON object"),
+        ({"metadata": "[1]"}, "metadata: input should be a JSON object"),
+        ({"metadata": '{"a": NaN}'}, "metadata: must be plain JSON"),
         ({"importance": "1.2"}, "importance: "),
         ({"container_tag": "x" * 129}, "container_tag: "),
         ({"async_ingest": "perhaps"}, "async_ingest: "),
@@ -138,6 +138,13 @@ def test_a_wrong_field_is_named(client: TestClient, tenant: Tenant, fields: dict
 
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(detail)
+
+
+def test_an_empty_list_is_refused_in_plain_words(client: TestClient, tenant: Tenant) -> None:
+    answer = client.post(f"{DROP}/presign", headers=tenant.headers, json=[])
+
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "body: list should have at least 1 item, not 0"
 
 
 def test_results_stand_in_the_order_of_the_files(live: TestClient, tenant: Tenant) -> None:
