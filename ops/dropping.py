@@ -231,8 +231,12 @@ class _Drop:
             return True
         if counts["complete"]:
             return True
+        ended = counts["done"] + counts["failed"]
         if batch.names is None:
-            batch.total, batch.ended = counts["total"], counts["done"] + counts["failed"]
+            batch.total, batch.ended = counts["total"], ended
+        else:
+            # Which of them are ours is not asked each time.
+            batch.ended = min(ended, batch.total - 1)
         self._show_reading()
         time.sleep(max(0.0, asked_at + _PAUSE_SECONDS - time.monotonic()))
         return False

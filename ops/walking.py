@@ -40,8 +40,9 @@ Walked = Found | LeftOut | Unreadable
 def walk(paths: Sequence[Path]) -> Iterator[Walked]:
     """Files below the paths, in the order of their names. Raises Invalid for a path that is not there.
 
-    What is hidden below a folder is left out; what is named itself is taken, hidden or not. Links are followed, and a
-    folder is walked once, however many links lead to it.
+    What is hidden below a folder is left out, and so is a link that leads out of it: one to a home would send the whole
+    home. What is named itself is taken, hidden or a link or not. Links within the folder are followed, and a folder is
+    walked once, however many of them lead to it.
     """
     for path in paths:
         if not os.path.lexists(path):
@@ -51,7 +52,7 @@ def walk(paths: Sequence[Path]) -> Iterator[Walked]:
     for path in paths:
         # Of `.` and `..` only the resolved path has a name.
         name = path.name if path.name not in ("", "..") else path.resolve().name or "root"
-        for walked in _below(path, _readable(name), folders):
+        for walked in _below(path, _readable(name), path.resolve(), folders):
             # Not resolved: two links to one file are two files with a name each.
             place = os.path.abspath(walked.file) if isinstance(walked, Found) else None  # noqa: PTH100
             if place is None or place not in files:
@@ -59,7 +60,7 @@ def walk(paths: Sequence[Path]) -> Iterator[Walked]:
                 yield walked
 
 
-def _below(path: Path, name: str, folders: set[tuple[int, int]]) -> Iterator[Walked]:
+def _below(path: Path, name: str, root: Path, folders: set[tuple[int, int]]) -> Iterator[Walked]:
     try:
         status = path.stat()
     except OSError as error:
@@ -74,10 +75,10 @@ def _below(path: Path, name: str, folders: set[tuple[int, int]]) -> Iterator[Wal
         yield LeftOut(path, "walked already")
     else:
         folders.add(place)
-        yield from _inside(path, name, folders)
+        yield from _inside(path, name, root, folders)
 
 
-def _inside(folder: Path, name: str, folders: set[tuple[int, int]]) -> Iterator[Walked]:
+def _inside(folder: Path, name: str, root: Path, folders: set[tuple[int, int]]) -> Iterator[Walked]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -86,8 +87,10 @@ def _inside(folder: Path, name: str, folders: set[tuple[int, int]]) -> Iterator[
     for entry in entries:
         if entry.name.startswith("."):
             yield LeftOut(entry, "hidden")
+        elif entry.is_symlink() and entry.exists() and not Path(os.path.realpath(entry)).is_relative_to(root):
+            yield LeftOut(entry, "links out of the folder")
         else:
-            yield from _below(entry, f"{name}/{_readable(entry.name)}", folders)
+            yield from _below(entry, f"{name}/{_readable(entry.name)}", root, folders)
 
 
 def _readable(name: str) -> str:

@@ -47,15 +47,29 @@ def test_hidden_files_are_taken_only_when_they_are_named(tmp_path: Path) -> None
     assert left_out == ["hidden", "hidden"]
 
 
-def test_links_are_followed_and_a_loop_ends(tmp_path: Path) -> None:
+def test_links_within_the_folder_are_followed_and_a_loop_ends(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    _file(notes / "a.md")
+    _file(notes / "deep" / "b.md")
+    (notes / "also-deep").symlink_to(notes / "deep")
+    (notes / "loop").symlink_to(notes)
+    (notes / "to-a.md").symlink_to(notes / "a.md")
+
+    assert _names(notes) == ["notes/a.md", "notes/also-deep/b.md", "notes/to-a.md"]
+
+
+def test_links_out_of_the_folder_are_left_out_unless_they_are_named(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     _file(notes / "a.md")
     _file(tmp_path / "elsewhere" / "b.md")
     (notes / "linked").symlink_to(tmp_path / "elsewhere")
-    (notes / "loop").symlink_to(notes)
-    (notes / "to-a.md").symlink_to(notes / "a.md")
+    (notes / "secret.md").symlink_to(tmp_path / "elsewhere" / "b.md")
+    (notes / "up").symlink_to("..")
 
-    assert _names(notes) == ["notes/a.md", "notes/linked/b.md", "notes/to-a.md"]
+    assert _names(notes) == ["notes/a.md"]
+    left_out = [one for one in walk([notes]) if isinstance(one, LeftOut)]
+    assert left_out == [LeftOut(notes / name, "links out of the folder") for name in ("linked", "secret.md", "up")]
+    assert _names(notes / "linked") == ["linked/b.md"]
 
 
 def test_a_path_named_twice_is_one(tmp_path: Path) -> None:
