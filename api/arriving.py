@@ -19,8 +19,10 @@ _HELD_BYTES = 64 * 1024
 _STALLED_SECONDS = 60.0
 # Of at most 10 MiB each.
 ON_DISK_AT_ONCE = 256
-# Each holds up to two parts of a larger file in memory.
-_STORED_AT_ONCE = 3
+# On its way to a bucket all of a file is in memory, so large ones go one by one; they fill the line anyway.
+_LARGE_BYTES = 1024 * 1024
+_LARGE_STORED_AT_ONCE = 1
+_STORED_AT_ONCE = 8
 _WRITTEN_AT_ONCE = 8
 _TIDIED_EVERY_SECONDS = 2.0
 
@@ -31,6 +33,7 @@ class Room:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.on_disk = anyio.Semaphore(ON_DISK_AT_ONCE)
+        self.large_being_stored = anyio.Semaphore(_LARGE_STORED_AT_ONCE)
         self.being_stored = anyio.Semaphore(_STORED_AT_ONCE)
         self.writers = anyio.CapacityLimiter(_WRITTEN_AT_ONCE)
         self.closed = 0
@@ -86,7 +89,7 @@ class Arriving:
                 return
             disk = await self._to_disk(b"")
             disk.seek(0)
-            async with self._room.being_stored:
+            async with self._room.large_being_stored if self.size > _LARGE_BYTES else self._room.being_stored:
                 yield disk
         finally:
             self.close()

@@ -7,6 +7,7 @@ from datetime import timedelta
 from urllib.parse import quote
 
 import obstore
+from obstore.exceptions import AlreadyExistsError
 from obstore.store import S3Store
 from pydantic import SecretStr
 
@@ -31,8 +32,8 @@ _OTHERWISE = "the object store does not take such requests; check S3_ENDPOINT_UR
 class S3Objects(StoredObjects):
     """A bucket of any store that speaks S3. Links lead straight to the store.
 
-    The region `auto` is what the store names when it is first asked for something. Each object is sent in one request,
-    out of memory: an upload in parts that a kill breaks off would leave its parts in the bucket, unseen and paid for.
+    The region `auto` is what the store names when it is first asked for something. Each object is sent in one request:
+    an upload in parts that a kill breaks off would leave its parts in the bucket, unseen and paid for.
     """
 
     def __init__(
@@ -98,7 +99,15 @@ class S3Objects(StoredObjects):
         )
 
     def _send(self, path: str, incoming: Incoming, size: int | None) -> None:  # noqa: ARG002
-        obstore.put(self._patient(_SENT_SECONDS), path, incoming.whole(), use_multipart=False)
+        whole = incoming.whole()
+        for is_last in (False, False, True):
+            try:
+                obstore.put(self._patient(_SENT_SECONDS), path, whole, use_multipart=False)
+                return
+            except AlreadyExistsError:
+                # A store that is busy with its own names says conflict; ours are never given twice.
+                if is_last:
+                    raise
 
     def _missing(self) -> AppError:
         return Misconfigured(_NO_BUCKET) if self._status() == 404 else super()._missing()

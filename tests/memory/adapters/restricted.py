@@ -151,6 +151,8 @@ def main(condition: str, work: str, path: Path) -> None:
         if condition == "a new server":
             no_more = _limit_processes(None, 1)
             os.kill(server, signal.SIGKILL)
+            while guard.server_pid is not None:
+                time.sleep(0.01)
         outcomes += [attempt(guard, path, request) for request in ({"do": "think"}, {"do": "hoard"}, echo)]
         if condition in ("processes", "a new server"):
             _limit_processes(server if condition == "processes" else None, no_more)

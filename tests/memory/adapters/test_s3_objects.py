@@ -1,8 +1,11 @@
 """A bucket in trouble: every wait ends, what is said is true, and nothing stays half."""
 
 import io
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -47,6 +50,43 @@ def at(url: str, *, bucket: str = BUCKET, secret: str = SECRET_KEY, region: str 
         access_key=SecretStr(ACCESS_KEY),
         secret_key=SecretStr(secret),
     )
+
+
+class Conflicted(BaseHTTPRequestHandler):
+    """A store that is busy with something else at first."""
+
+    protocol_version = "HTTP/1.1"
+    left = 0
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        type(self).left -= 1
+        self.send_response(409 if type(self).left >= 0 else 200)
+        self.send_header("ETag", '"x"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize(("conflicts", "is_stored"), [(1, True), (2, True), (9, False)])
+def test_a_conflict_is_tried_again(conflicts: int, is_stored: bool) -> None:
+    Conflicted.left = conflicts
+    with ThreadingHTTPServer(("127.0.0.1", 0), Conflicted) as store:
+        thread = threading.Thread(target=store.serve_forever)
+        thread.start()
+        try:
+            with nullcontext() if is_stored else pytest.raises(Unavailable):
+                at(f"http://127.0.0.1:{store.server_port}").put(KEY, io.BytesIO(b"x"), max_bytes=MIB)
+        finally:
+            store.shutdown()
+            thread.join()
+    assert Conflicted.left == (-1 if is_stored else conflicts - 3)
 
 
 def link(objects: S3Objects) -> str:
