@@ -15,9 +15,11 @@ PENDING = "('queued', 'processing')"
 CANCELLED = "cancelled"
 
 # The memories of a file; of a duplicate those that the same bytes brought before, for who may know of them.
+# `coalesce` is not among what row-level security lets into the condition of an index.
 _MEMORIES = """
     from memory_files mf join memories m on m.tenant_id = mf.tenant_id and m.id = mf.memory_id
-    where mf.tenant_id = f.tenant_id and mf.file_id = coalesce(f.duplicate_of, f.id)
+    where mf.tenant_id = f.tenant_id
+      and mf.file_id = case when f.duplicate_of is null then f.id else f.duplicate_of end
       and (f.duplicate_of is null or (:shows_duplicates and m.collection_id = b.collection_id))
 """
 _MEMORY_IDS = f"array(select m.id {_MEMORIES} order by m.position, m.id) as memory_ids"

@@ -38,6 +38,9 @@ class Large:
         assert reads.whole_tables == set()
 
 
+_PAGE: dict[str, Any] = {"shows_duplicates": True, "limit": 10_000, "offset": 0, "status": None}
+
+
 @pytest.fixture(scope="module", params=["just filled", "analyzed while small", "analyzed"])
 def large(request: pytest.FixtureRequest, migrated: EmbeddedPostgres) -> Iterator[Large]:
     migrated.administer(
@@ -297,6 +300,11 @@ def test_reading_and_deleting_look_at_each_row_a_few_times(large: Large) -> None
         (lambda session: collections.find(session, str(collection_id)), 20 * _EACH),
         (lambda session: batches.find(session, collection_id), 20 * _EACH),
         (lambda session: batches.count_pending(session, collection_id), 2 * _EACH),
+        (lambda session: batches.files(session, collection_id, **_PAGE), 20 * _EACH),
+        (
+            lambda session: batches.results(session, collection_id, shows_duplicates=True, preview_characters=9),
+            40 * _EACH,
+        ),
     ]
     for number, (act, most) in enumerate(acts):
         with large.database.transaction(large.tenant_id) as session:
